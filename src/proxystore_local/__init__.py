@@ -1,0 +1,8 @@
+"""A thread-safe, concurrent, in-process connector for ProxyStore."""
+
+from __future__ import annotations
+
+from proxystore_local.connector import LocalConnector
+from proxystore_local.keys import LocalKey
+
+__all__ = ['LocalConnector', 'LocalKey']

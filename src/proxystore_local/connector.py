@@ -1,0 +1,280 @@
+"""In-process connector that threads share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+from typing import TYPE_CHECKING
+
+from proxystore_local.keys import LocalKey
+from proxystore_local.keys import mint
+from proxystore_local.keys import mint_batch
+from proxystore_local.locks import guard
+from proxystore_local.locks import ReaderWriterLock
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+
+class LocalConnector:
+    """Connector that stores objects in the local process's memory.
+
+    Any number of threads can share one connector. Operations that only read
+    (`get`, `get_batch`, `exists`, `len()`, and `config` when it includes the
+    data) run side by side; each operation that writes (`put`, `put_batch`,
+    `set`, `evict`) runs alone. Batches are atomic.
+
+    Note:
+        Connectors on the same `store_dict` share one lock, however and
+        whenever they were made. Code that uses the dict directly does not.
+
+    Args:
+        store_dict: Dictionary to store data in. The dict itself is used, not
+            a copy. If not specified, a new empty dict will be generated.
+        include_data_in_config: Include a snapshot of the data in the
+            connector's configuration, and so when it is pickled or copied.
+            This copies every key and is meant for testing.
+        lock: Lock that decides who goes first when threads wait, one of
+            `readerwriterlock.rwlock`: `RWLockFair`, `RWLockRead`,
+            `RWLockWrite`, or their downgradable forms (`RWLockFairD`, ...).
+            If not specified, the lock that `store_dict` already has, or else
+            a new `RWLockFair`.
+
+    Raises:
+        TypeError: If `store_dict` is not a dict or `lock` is not a lock of
+            `readerwriterlock`.
+        ValueError: If a connector on the same `store_dict` has another lock.
+    """
+
+    # Discipline: the dict is touched only by an operation that is handed to
+    # self._guarded, as shared if it reads and as exclusive if it writes. What
+    # can call back into the connector (a caller's iterable or buffer) is done
+    # with before. Each operation is one call on the dict.
+
+    def __init__(
+        self,
+        store_dict: dict[LocalKey, bytes] | None = None,
+        *,
+        include_data_in_config: bool = False,
+        lock: ReaderWriterLock | None = None,
+    ) -> None:
+        self._store = {} if store_dict is None else store_dict
+        self._guarded = guard(self._store, lock)
+        self._include_data_in_config = include_data_in_config
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        # Without the lock, so without a count: a debugger may ask for the
+        # repr while the lock is held.
+        return (
+            f'<{type(self).__name__} at {id(self):#x}: '
+            f'include_data_in_config={self._include_data_in_config}, '
+            f'lock={type(self._guarded.lock).__name__}>'
+        )
+
+    def __len__(self) -> int:
+        """Count the objects."""
+        return self._guarded.shared(len, self._store)
+
+    def __bool__(self) -> bool:
+        """Be true even when empty, so that `connector or default` keeps it."""
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._include_data_in_config:
+            raise TypeError(
+                f'cannot pickle or copy a {type(self).__name__}: its data '
+                'lives in this process. Threads can share the connector '
+                'itself; for other processes use a connector that reaches '
+                'them (such as '
+                'proxystore.connectors.redis.RedisConnector), or pass '
+                'include_data_in_config=True to send along a snapshot of '
+                'the data.',
+            )
+        return type(self).from_config, (self.config(),)
+
+    def close(self) -> None:
+        """Close the connector.
+
+        Does nothing, however often: the data stays, and other threads may go
+        on using the connector. The data is freed with the last connector (or
+        other user) of the dict.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """Get the connector configuration.
+
+        The configuration contains all the information needed to reconstruct
+        the connector object.
+
+        Returns:
+            `include_data_in_config` and, if that is true, `store_dict`: a
+            snapshot of the data as it was at one moment.
+        """
+        config: dict[str, Any] = {
+            'include_data_in_config': self._include_data_in_config,
+        }
+        if self._include_data_in_config:
+            config['store_dict'] = self._guarded.shared(dict, self._store)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Create a new connector instance from a configuration.
+
+        Args:
+            config: Configuration returned by `#!python .config()`.
+
+        Returns:
+            Connector on the `store_dict` of the configuration, or on a new
+            dict if there is none.
+        """
+        return cls(**config)
+
+    def evict(self, key: LocalKey) -> None:
+        """Evict the object associated with the key, if there is one.
+
+        Args:
+            key: Key associated with object to evict.
+        """
+        self._guarded.exclusive(self._store.pop, key, None)
+
+    def exists(self, key: LocalKey) -> bool:
+        """Check if an object associated with the key exists.
+
+        Args:
+            key: Key potentially associated with stored object.
+
+        Returns:
+            If an object associated with the key exists.
+        """
+        return self._guarded.shared(self._store.__contains__, key)
+
+    def get(self, key: LocalKey) -> bytes | None:
+        """Get the serialized object associated with the key.
+
+        Args:
+            key: Key associated with the object to retrieve.
+
+        Returns:
+            Serialized object or `None` if the object does not exist.
+        """
+        return self._guarded.shared(self._store.get, key)
+
+    # ProxyStore's protocol promises a list of anything bytes-like, and lists
+    # are invariant, so a list[bytes | None] would not satisfy it: Any does.
+    def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | Any | None]:
+        """Get a batch of serialized objects as they are at one moment.
+
+        Args:
+            keys: Keys associated with objects to retrieve. The iterable is
+                consumed before the lock is taken.
+
+        Returns:
+            List with same order as `keys` with the serialized objects or \
+            `None` if the corresponding key does not have an associated object.
+
+        Raises:
+            TypeError: If `keys` is a single key.
+        """
+        if isinstance(keys, LocalKey):
+            raise TypeError(
+                f'keys must be an iterable of keys, not a single key: {keys}.',
+            )
+        return self._guarded.shared(list, map(self._store.get, list(keys)))
+
+    def new_key(self, obj: Buffer | None = None) -> LocalKey:
+        """Create a new key. Nothing is stored.
+
+        Args:
+            obj: Optional object which the key will be associated with.
+                Ignored in this implementation.
+
+        Returns:
+            Key which can be used to retrieve an object once \
+            [`set()`][proxystore_local.LocalConnector.set] \
+            has been called on the key.
+        """
+        return mint()
+
+    def put(self, obj: Buffer) -> LocalKey:
+        """Put a serialized object in the store.
+
+        Args:
+            obj: Serialized object to put in the store. `bytes` are stored as
+                they are; any other bytes-like object is copied to `bytes`.
+
+        Returns:
+            Key which can be used to retrieve the object.
+
+        Raises:
+            TypeError: If the object is not bytes-like.
+        """
+        value = _as_bytes(obj)
+        key = mint()
+        self._guarded.exclusive(self._store.__setitem__, key, value)
+        return key
+
+    def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
+        """Put a batch of serialized objects in the store, all at once.
+
+        Args:
+            objs: Serialized objects to put in the store. The iterable is
+                consumed, and every object checked, before the lock is taken.
+
+        Returns:
+            List of keys with the same order as `objs` which can be used to \
+            retrieve the objects.
+
+        Raises:
+            TypeError: If any object is not bytes-like; none is stored then.
+        """
+        values = [_as_bytes(obj) for obj in objs]
+        keys = mint_batch(len(values))
+        self._guarded.exclusive(self._store.update, dict(zip(keys, values)))
+        return keys
+
+    def set(self, key: LocalKey, obj: Buffer) -> None:
+        """Set the object associated with a key.
+
+        Args:
+            key: Key that the object will be associated with.
+            obj: Object to associate with the key, taken as by
+                [`put()`][proxystore_local.LocalConnector.put].
+
+        Raises:
+            TypeError: If the object is not bytes-like.
+        """
+        value = _as_bytes(obj)
+        self._guarded.exclusive(self._store.__setitem__, key, value)
+
+
+def _as_bytes(obj: Buffer) -> bytes:
+    """Get an object as `bytes`: itself, or a copy that nobody can change."""
+    # Not isinstance(): a ProxyStore proxy of bytes would pass for bytes.
+    if issubclass(type(obj), bytes):
+        return obj  # type: ignore[return-value]
+    try:
+        view = memoryview(obj)
+    except TypeError:
+        raise TypeError(
+            'expected bytes or another bytes-like object, not '
+            f"{type(obj).__name__}. ProxyStore's Store serializes any object "
+            'before it reaches the connector; without a Store, serialize it '
+            'first.',
+        ) from None
+    with view:
+        return view.tobytes()

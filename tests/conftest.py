@@ -1,0 +1,32 @@
+"""Hypothesis profiles, and fixtures that several subjects share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# A noisy machine must not fail a test, so nothing has a deadline.
+settings.register_profile('default', deadline=None)
+settings.register_profile(
+    'ci',
+    deadline=None,
+    max_examples=1000,
+    print_blob=True,
+)
+settings.load_profile(
+    os.environ.get('HYPOTHESIS_PROFILE')
+    or ('ci' if os.environ.get('CI') else 'default'),
+)
+
+
+@pytest.fixture
+def tiny_switch_interval() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

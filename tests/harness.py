@@ -1,0 +1,207 @@
+"""Locks and dicts that tell what threads do with them.
+
+The schedules here are deterministic: a thread that is half way through an
+operation stays there until another thread has either got inside as well, or
+is about to block on a lock that somebody else holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from readerwriterlock.rwlock import RWLockFair
+from readerwriterlock.rwlock import RWLockFairD
+from readerwriterlock.rwlock import RWLockRead
+from readerwriterlock.rwlock import RWLockReadD
+from readerwriterlock.rwlock import RWLockWrite
+from readerwriterlock.rwlock import RWLockWriteD
+
+from proxystore_local.keys import LocalKey
+from proxystore_local.locks import ReaderWriterLock
+
+# Seconds after which a thread that nobody answers gives up.
+PATIENCE = 30
+
+LOCKS: dict[str, Callable[..., ReaderWriterLock]] = {
+    kind.__name__: kind
+    for kind in (
+        RWLockFair,
+        RWLockFairD,
+        RWLockRead,
+        RWLockReadD,
+        RWLockWrite,
+        RWLockWriteD,
+    )
+}
+
+
+class NoLock(RWLockFair):
+    """A lock that does nothing: what it guards, threads reach at any time."""
+
+    def gen_rlock(self) -> Any:
+        return contextlib.nullcontext()
+
+    def gen_wlock(self) -> Any:
+        return contextlib.nullcontext()
+
+
+class Mutex(RWLockFair):
+    """A lock that lets only one thread inside, be it a reader or a writer."""
+
+    def __init__(self, lock_factory: Callable[[], Any]) -> None:
+        self.mutex = lock_factory()
+
+    def gen_rlock(self) -> Any:
+        return self.mutex
+
+    def gen_wlock(self) -> Any:
+        return self.mutex
+
+
+class ReportingLock:
+    """A lock that reports a thread that is about to block on it.
+
+    Args:
+        lock: The lock that does the work.
+        report: Called, before it blocks, by a thread that has to.
+    """
+
+    def __init__(self, lock: Any, report: Callable[[], object]) -> None:
+        self._lock = lock
+        self._report = report
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        self._report()
+        return bool(self._lock.acquire(blocking, timeout))
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class SteppingDict(dict[LocalKey, bytes]):
+    """A dict whose operations stop half way to call a hook.
+
+    Reads stop once for each key they have read, writes once for each key that
+    they have written. Without a lock around it, this shows what on a plain
+    dict would only be shown by a rare switch of threads.
+    """
+
+    def __init__(self, hook: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.hook = hook
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.hook()
+        return found
+
+    def __getitem__(self, key: LocalKey) -> bytes:
+        value = super().__getitem__(key)
+        self.hook()
+        return value
+
+    # An overridden __iter__() makes dict(self) go through keys().
+    def __iter__(self) -> Iterator[LocalKey]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        count = super().__len__()
+        self.hook()
+        return count
+
+    def __setitem__(self, key: LocalKey, value: bytes) -> None:
+        super().__setitem__(key, value)
+        self.hook()
+
+    def get(self, key: LocalKey, default: Any = None) -> Any:
+        value = super().get(key, default)
+        self.hook()
+        return value
+
+    def keys(self) -> Any:
+        return list(super().keys())
+
+    def pop(self, key: LocalKey, *default: Any) -> Any:
+        value = super().pop(key, *default)
+        self.hook()
+        return value
+
+    def update(self, other: dict[LocalKey, bytes]) -> None:  # type: ignore[override]
+        for key, value in other.items():
+            self[key] = value
+
+
+class Meeting:
+    """Runs one operation in the middle of another, on another thread.
+
+    Its locks must be made by `make_lock`, so that they report to it.
+    """
+
+    def __init__(self) -> None:
+        self._reports: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.store = SteppingDict()
+
+    def make_lock(self) -> ReportingLock:
+        return ReportingLock(
+            threading.Lock(),
+            lambda: self._reports.put('blocked'),
+        )
+
+    def run(
+        self,
+        first: Callable[[], object],
+        second: Callable[[], object],
+    ) -> tuple[str, object, object]:
+        """Start `second` when `first` is half way, and wait until it stops.
+
+        Args:
+            first: Operation on the dict, run by the calling thread.
+            second: Operation on the dict, run by another thread.
+
+        Returns:
+            How far `second` got while `first` was half way (`inside` the \
+            dict, `blocked` on a lock, or `done` without ever stopping), and \
+            what each of the two returned.
+        """
+        met: list[str] = []
+        results: list[object] = []
+
+        def run_second() -> None:
+            results.append(second())
+            self._reports.put('done')
+
+        thread = threading.Thread(target=run_second, daemon=True)
+
+        def hook() -> None:
+            if threading.current_thread() is thread:
+                self._reports.put('inside')
+            elif not met:
+                thread.start()
+                met.append(self._reports.get(timeout=PATIENCE))
+                # Whoever is not kept out does all it wants to do now.
+                report = met[0]
+                while report == 'inside':
+                    report = self._reports.get(timeout=PATIENCE)
+
+        self.store.hook = hook
+        result = first()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), 'the second operation never ended'
+        self.store.hook = lambda: None
+        return met[0], result, results[0]

@@ -1,0 +1,119 @@
+"""Tests of the documentation: its programs run, and what it names exists."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / 'README.md'
+DOCUMENTS = [README, *sorted((ROOT / 'docs' / 'pages').glob('*.md'))]
+
+BLOCK = re.compile(
+    r'^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$',
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def blocks(document: Path, language: str) -> dict[str, str]:
+    """Get the fenced blocks in a language, by where they start."""
+    text = document.read_text(encoding='utf-8')
+    return {
+        f'{document.name}:{text.count(chr(10), 0, block.start()) + 1}': (
+            textwrap.dedent(block['body'])
+        )
+        for block in BLOCK.finditer(text)
+        if block['info'].split()[:1] == [language]
+    }
+
+
+PROGRAMS = {
+    place: body
+    for document in DOCUMENTS
+    for place, body in blocks(document, 'python').items()
+}
+
+
+@pytest.mark.parametrize('place', PROGRAMS)
+def test_program(place: str, tmp_path: Path) -> None:
+    program = PROGRAMS[place]
+    if re.search(r'^\s*(from|import) proxystore\b', program, re.MULTILINE):
+        pytest.importorskip('proxystore')
+    file = tmp_path / 'program.py'
+    file.write_text(program, encoding='utf-8')
+    done = subprocess.run(
+        [sys.executable, '-X', 'dev', '-W', 'error', str(file)],
+        capture_output=True,
+        check=False,
+        encoding='utf-8',
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout + done.stderr == ''
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize('place', PROGRAMS)
+def test_program_checks_itself(place: str) -> None:
+    assert re.search(r'^ *assert ', PROGRAMS[place], re.MULTILINE)
+
+
+def test_documents_have_programs() -> None:
+    documents = {place.partition(':')[0] for place in PROGRAMS}
+    assert {'README.md', 'index.md', 'threads.md'} <= documents
+
+
+def test_readme_starts_with_ten_lines() -> None:
+    first, *_ = blocks(README, 'python').values()
+    assert len(list(filter(None, first.splitlines()))) <= 10
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_exist(document: Path) -> None:
+    text = document.read_text(encoding='utf-8')
+    named = set(
+        re.findall(r'`([\w./-]+/[\w./-]+\.(?:md|py|toml|yml))`', text)
+        + re.findall(r'\bdocs/[\w./-]+\.(?:py|yml)', text),
+    )
+    if document == README:
+        named |= set(re.findall(r'\]\((?!https://)([^)]+)\)', text))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_tox_environments_exist() -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / 'tox.ini', encoding='utf-8')
+    defined = {
+        section.removeprefix('testenv:')
+        for section in tox.sections()
+        if section.startswith('testenv:')
+    } | set(tox['tox']['env_list'].split(', '))
+    text = '\n'.join(path.read_text(encoding='utf-8') for path in DOCUMENTS)
+    named = set(re.findall(r'\btox -e ([\w-]+)', text))
+    assert named
+    assert named <= defined
+
+
+def test_extras_exist() -> None:
+    project = tomllib.loads(
+        (ROOT / 'pyproject.toml').read_text(encoding='utf-8'),
+    )['project']
+    text = '\n'.join(path.read_text(encoding='utf-8') for path in DOCUMENTS)
+    named = set(re.findall(r"'\.\[(\w+)\]'", text))
+    assert {'examples', 'proxystore'} <= named
+    assert named <= set(project['optional-dependencies'])
+
+
+def test_readme_has_the_two_commands() -> None:
+    commands = blocks(README, 'sh').values()
+    install = 'python3 -m venv .venv && .venv/bin/pip install'
+    run = '.venv/bin/python docs/examples/word_count.py'
+    assert f"{install} '.[examples]' && {run}\n" in commands
+    assert f'{install} tox && .venv/bin/tox\n' in commands

@@ -1,0 +1,19 @@
+"""Reads share the dict; a write has it alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.checks import check_readers_share
+from tests.checks import check_writers_exclude
+from tests.harness import LOCKS
+
+
+@pytest.mark.parametrize('lock', LOCKS)
+def test_readers_share(lock: str) -> None:
+    check_readers_share(LOCKS[lock])
+
+
+@pytest.mark.parametrize('lock', LOCKS)
+def test_writers_exclude(lock: str) -> None:
+    check_writers_exclude(LOCKS[lock])

@@ -121,8 +121,8 @@ class LocalConnector:
         the connector object.
 
         Returns:
-            `include_data_in_config` and, if that is true, `store_dict`: a
-            snapshot of the data as it was at one moment.
+            Dictionary of `include_data_in_config` and, if that is true, \
+            a snapshot of the data at one moment as `store_dict`.
         """
         config: dict[str, Any] = {
             'include_data_in_config': self._include_data_in_config,

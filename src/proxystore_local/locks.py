@@ -140,7 +140,7 @@ def guard(
                 store,
                 RWLockFair() if lock is None else lock,
             )
-            guarded = _registry.setdefault(id(store), guarded)
+            _registry[id(store)] = guarded
     if lock is not None and guarded.lock is not lock:
         raise ValueError(
             'store_dict is already used by a connector with another lock '

@@ -1,0 +1,1 @@
+"""Benchmarks of proxystore-local; run them with `python -m benchmarks`."""

@@ -1,0 +1,554 @@
+"""What is measured: prices, throughput, waits, growth and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import itertools
+import random
+import statistics
+import threading
+import time
+import timeit
+import tracemalloc
+import uuid
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from collections.abc import Sized
+from concurrent.futures import FIRST_EXCEPTION
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Any
+from typing import Literal
+from typing import TypeAlias
+from typing import TypeVar
+
+from benchmarks.peers import Connector
+from benchmarks.peers import Peer
+from proxystore_local import LocalKey
+
+ResultT = TypeVar('ResultT')
+
+# Seconds after which threads that did not all start give up.
+PATIENCE = 60
+
+KEYS = [LocalKey(str(uuid.UUID(int=n, version=4))) for n in range(1024)]
+VALUE = bytes(100)
+BATCH = 1000
+
+LEN = 'len(connector)'
+SET = 'connector.set(key, value)'
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work goes into each measurement.
+
+    Attributes:
+        calls: Calls to time at a stretch. Also bounds what puts store.
+        best_of: Such stretches, of which the best counts.
+        rounds: Runs of throughput, waits and memory.
+        seconds: Duration of a run of throughput or waits.
+        ended: Short-lived threads of the growth workload.
+        objects: Objects of the memory workload.
+    """
+
+    calls: int
+    best_of: int
+    rounds: int
+    seconds: float
+    ended: int
+    objects: int
+
+
+FULL = Effort(
+    calls=5_000,
+    best_of=15,
+    rounds=5,
+    seconds=0.4,
+    ended=10_000,
+    objects=10_000,
+)
+QUICK = Effort(
+    calls=1_000,
+    best_of=5,
+    rounds=2,
+    seconds=0.02,
+    ended=1_000,
+    objects=1_000,
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number that a case finds out about a connector.
+
+    Attributes:
+        name: Head of the column.
+        unit: Unit of the number.
+        better: Which numbers are the good ones.
+        combine: Makes one number of those of all rounds.
+    """
+
+    name: str
+    unit: str
+    better: Literal['lower', 'higher']
+    combine: Callable[[Sequence[float]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Something to put a connector through.
+
+    Attributes:
+        workload: Workload that the case belongs to.
+        table: Table that it is shown in.
+        columns: Columns that it fills.
+        rounds: Times to do it.
+        run: Gets a new connector and returns a number for each column, or
+            none if this connector cannot do it.
+    """
+
+    workload: str
+    table: str
+    columns: tuple[Column, ...]
+    rounds: int
+    run: Callable[[Connector], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One cell of a table: what came out for one peer.
+
+    Attributes:
+        workload: Workload of the case.
+        table: Table of the case.
+        column: Name of the column.
+        peer: Name of the peer.
+        value: Outcome of all rounds.
+        unit: Unit of the value.
+        better: Which values are the good ones.
+        rounds: Outcome of each round, which tells how noisy the value is.
+    """
+
+    workload: str
+    table: str
+    column: str
+    peer: str
+    value: float
+    unit: str
+    better: Literal['lower', 'higher']
+    rounds: Sequence[float] = ()
+
+
+def measure(
+    cases: Sequence[Case],
+    peers: Sequence[Peer],
+    progress: Callable[[], object],
+) -> list[Measurement]:
+    """Put all peers through all cases.
+
+    The peers take turns, so that a busy moment of the machine hits all alike,
+    and the rounds of a case lie far apart, so that it does not hit them all.
+
+    Args:
+        cases: What to measure.
+        peers: What to measure it of.
+        progress: Called after each turn.
+
+    Returns:
+        All that was measured.
+    """
+    results: dict[tuple[Case, Peer], list[Sequence[float]]] = {
+        pair: [] for pair in itertools.product(cases, peers)
+    }
+    for turn in range(max(case.rounds for case in cases)):
+        for (case, peer), rounds in results.items():
+            if turn < case.rounds:
+                rounds.append(case.run(peer.make()))
+                progress()
+    return [
+        Measurement(
+            case.workload,
+            case.table,
+            column.name,
+            peer.name,
+            column.combine(values),
+            column.unit,
+            column.better,
+            values,
+        )
+        for (case, peer), rounds in results.items()
+        for column, values in zip(case.columns, zip(*rounds))
+    ]
+
+
+def price(effort: Effort) -> Iterator[Case]:
+    """Time single calls in a single thread, as `timeit` does.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each operation.
+    """
+    many, few = effort.calls, effort.calls // BATCH
+    for name, statement, number, calls in (
+        ('get', 'connector.get(key)', many, 1),
+        ('get missing', 'connector.get(missing)', many, 1),
+        ('exists', 'connector.exists(key)', many, 1),
+        ('len', LEN, many, 1),
+        ('set', SET, many, 1),
+        ('put', 'connector.put(value)', many, 1),
+        ('evict', 'for k in keys: connector.evict(k)', 1, BATCH),
+        ('new_key', 'connector.new_key()', many, 1),
+        ('get_batch/obj', 'connector.get_batch(keys)', few, BATCH),
+        ('put_batch/obj', 'connector.put_batch(values)', few, BATCH),
+    ):
+        yield Case(
+            'price',
+            'one thread',
+            (Column(name, 'ns', 'lower', min),),
+            effort.best_of,
+            functools.partial(_price, statement, number, calls, 1),
+        )
+
+
+def _price(
+    statement: str,
+    number: int,
+    calls: int,
+    repeats: int,
+    connector: Connector,
+) -> Sequence[float]:
+    """Get the nanoseconds of one of the calls that a statement makes."""
+    if statement == LEN and not isinstance(connector, Sized):
+        return ()
+    timer = timeit.Timer(
+        statement,
+        # Before each stretch and not timed, so that evict finds its keys.
+        'for k in keys: connector.set(k, value)',
+        globals={
+            'connector': connector,
+            'key': KEYS[0],
+            'keys': KEYS[:BATCH],
+            'missing': KEYS[-1],
+            'value': VALUE,
+            'values': [VALUE] * BATCH,
+        },
+    )
+    best = min(timer.repeat(repeats, number))
+    return (best / number / calls * 1e9,)
+
+
+# A worker gets a barrier to meet the others at and an event that says stop.
+Worker: TypeAlias = Callable[[threading.Barrier, threading.Event], ResultT]
+
+
+@contextlib.contextmanager
+def _crew(
+    workers: Sequence[Worker[ResultT]],
+) -> Iterator[list[Future[ResultT]]]:
+    """Run each worker in a thread of its own, until the context is left.
+
+    The context is entered once all workers have met at the barrier. When it
+    is left, all are told to stop and joined, and if one has failed, so does
+    this.
+    """
+    ready = threading.Barrier(len(workers) + 1)
+    stop = threading.Event()
+    with ThreadPoolExecutor(max(1, len(workers))) as pool:
+        futures = [pool.submit(worker, ready, stop) for worker in workers]
+        try:
+            ready.wait(PATIENCE)
+            yield futures
+        finally:
+            stop.set()
+    for future in futures:
+        future.result()
+
+
+def _load(workers: Sequence[Worker[ResultT]], seconds: float) -> list[ResultT]:
+    """Run workers side by side for a while, or until one fails."""
+    with _crew(workers) as futures:
+        wait(futures, seconds, FIRST_EXCEPTION)
+    return [future.result() for future in futures]
+
+
+@dataclass(frozen=True)
+class _Stint:
+    """What a worker did, and when by `perf_counter_ns`.
+
+    The times are the worker's own: where threads compete for the interpreter
+    the main thread wakes up late.
+    """
+
+    begin: int
+    end: int
+    operations: int
+    waits: Sequence[int] = ()
+
+
+def _rate(group: Sequence[_Stint], crew: Sequence[_Stint]) -> float:
+    """Get how many thousand operations per second a part of a crew did."""
+    begin = min(stint.begin for stint in crew)
+    end = max(stint.end for stint in crew)
+    return sum(stint.operations for stint in group) / (end - begin) * 1e6
+
+
+def throughput(effort: Effort) -> Iterator[Case]:
+    """Count what threads that read and write at random get done.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each number of threads and share of writes.
+    """
+    for threads, percent in itertools.product((1, 2, 8), (0, 1, 10, 50)):
+        yield Case(
+            'throughput',
+            f'{threads} thread{"s" * (threads > 1)}',
+            (
+                Column(
+                    f'{percent} % writes',
+                    'k/s',
+                    'higher',
+                    statistics.median,
+                ),
+            ),
+            effort.rounds,
+            functools.partial(_throughput, threads, percent, effort.seconds),
+        )
+
+
+def _throughput(
+    threads: int,
+    percent: int,
+    seconds: float,
+    connector: Connector,
+) -> Sequence[float]:
+    for key in KEYS:
+        connector.set(key, VALUE)
+    stints = _load(
+        [
+            functools.partial(_walk, connector, _path(thread, percent))
+            for thread in range(threads)
+        ],
+        seconds,
+    )
+    return (_rate(stints, stints),)
+
+
+@functools.cache
+def _path(seed: int, percent: int) -> list[list[tuple[bool, LocalKey]]]:
+    """Get chunks of random operations: whether to write, and which key."""
+    rng = random.Random(seed)
+    return [
+        [(rng.random() * 100 < percent, rng.choice(KEYS)) for _ in range(100)]
+        for _ in range(40)
+    ]
+
+
+def _walk(
+    connector: Connector,
+    path: list[list[tuple[bool, LocalKey]]],
+    ready: threading.Barrier,
+    stop: threading.Event,
+) -> _Stint:
+    """Go along a path, round and round, and at least one chunk of it."""
+    operations = 0
+    ready.wait(PATIENCE)
+    begin = time.perf_counter_ns()
+    for chunk in itertools.cycle(path):
+        for write, key in chunk:
+            if write:
+                connector.set(key, VALUE)
+            else:
+                connector.get(key)
+        operations += len(chunk)
+        if stop.is_set():
+            break
+    return _Stint(begin, time.perf_counter_ns(), operations)
+
+
+def waits(effort: Effort) -> Iterator[Case]:
+    """Time each call while readers and writers never pause.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each mix of readers and writers.
+    """
+    columns = tuple(
+        column
+        for who in ('read', 'write')
+        for column in (
+            Column(f'{who}s', 'k/s', 'higher', statistics.median),
+            Column(f'{who} p50', 'us', 'lower', statistics.median),
+            Column(f'{who} p99', 'us', 'lower', statistics.median),
+            Column(f'{who} max', 'us', 'lower', max),
+        )
+    )
+    for readers, writers in ((8, 1), (8, 8), (1, 8)):
+        yield Case(
+            'waits',
+            f'readers + writers: {readers} + {writers}',
+            columns,
+            effort.rounds,
+            functools.partial(_waits, readers, writers, effort.seconds),
+        )
+
+
+def _waits(
+    readers: int,
+    writers: int,
+    seconds: float,
+    connector: Connector,
+) -> Sequence[float]:
+    for key in KEYS:
+        connector.set(key, VALUE)
+    read = functools.partial(_watch, connector.get, ())
+    write = functools.partial(_watch, connector.set, (VALUE,))
+    stints = _load([read] * readers + [write] * writers, seconds)
+    return [
+        number
+        for group in (stints[:readers], stints[readers:])
+        for number in (_rate(group, stints), *_percentiles(group))
+    ]
+
+
+def _watch(
+    operation: Callable[..., object],
+    arguments: tuple[bytes, ...],
+    ready: threading.Barrier,
+    stop: threading.Event,
+) -> _Stint:
+    """Do one operation over and over, at least once, and time each."""
+    times = []
+    clock = time.perf_counter_ns
+    ready.wait(PATIENCE)
+    begin = clock()
+    for key in itertools.cycle(KEYS):
+        before = clock()
+        operation(key, *arguments)
+        after = clock()
+        times.append(after - before)
+        if stop.is_set():
+            break
+    return _Stint(begin, clock(), len(times), times)
+
+
+def _percentiles(stints: Sequence[_Stint]) -> list[float]:
+    """Get the median, the 99th percentile and the maximum of all waits."""
+    times = sorted(itertools.chain(*(stint.waits for stint in stints)))
+    return [
+        times[int(part * (len(times) - 1))] / 1000 for part in (0.5, 0.99, 1)
+    ]
+
+
+def growth(effort: Effort) -> Iterator[Case]:
+    """Time `set` after more and more threads have read.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each number of threads, and one for threads that are gone.
+    """
+    for threads in (0, 1, 2, 4, 8, 16, 32):
+        yield Case(
+            'growth',
+            'set after others have read',
+            (Column(f'{threads} alive', 'ns', 'lower', min),),
+            effort.best_of,
+            functools.partial(_growth_alive, threads, effort),
+        )
+    yield Case(
+        'growth',
+        'set after others have read',
+        (Column(f'{effort.ended:,} ended', 'ns', 'lower', min),),
+        1,
+        functools.partial(_growth_ended, effort),
+    )
+
+
+def _growth_alive(
+    threads: int,
+    effort: Effort,
+    connector: Connector,
+) -> Sequence[float]:
+    def read_and_park(ready: threading.Barrier, stop: threading.Event) -> None:
+        try:
+            connector.get(KEYS[0])
+        finally:
+            ready.wait(PATIENCE)
+        stop.wait()
+
+    with _crew([read_and_park] * threads):
+        return _price(SET, effort.calls, 1, 1, connector)
+
+
+def _growth_ended(effort: Effort, connector: Connector) -> Sequence[float]:
+    for _ in range(effort.ended):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(connector.get, KEYS[0]).result()
+    return _price(SET, effort.calls, 1, effort.best_of, connector)
+
+
+def memory(effort: Effort) -> Iterator[Case]:
+    """Count the bytes that storing an object takes, by `tracemalloc`.
+
+    These are the key, its place in the dict, and whatever the connector adds.
+    The value itself is not among them: it is there before.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for a connector beside a dict with keys of the same kind.
+    """
+    yield Case(
+        'memory',
+        f'{effort.objects:,} objects',
+        (
+            Column('put', 'bytes/obj', 'lower', min),
+            Column('plain dict', 'bytes/obj', 'lower', min),
+        ),
+        effort.rounds,
+        functools.partial(_memory, effort.objects),
+    )
+
+
+def _memory(objects: int, connector: Connector) -> Sequence[float]:
+    values = [VALUE] * objects
+    return (
+        _traced(lambda: deque(map(connector.put, values), 0)) / objects,
+        _traced(lambda: {connector.new_key(): v for v in values}) / objects,
+    )
+
+
+def _traced(build: Callable[[], Any]) -> int:
+    """Get the bytes that are allocated by a call and still in use after."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        built = build()
+        gc.collect()
+        in_use, _ = tracemalloc.get_traced_memory()
+        del built
+    finally:
+        tracemalloc.stop()
+    return in_use
+
+
+WORKLOADS: dict[str, Callable[[Effort], Iterator[Case]]] = {
+    workload.__name__: workload
+    for workload in (price, throughput, waits, growth, memory)
+}

@@ -64,16 +64,16 @@ def meet(
     Returns:
         How far `second` got meanwhile, and the result of each.
     """
-    meeting = Meeting()
-    meeting.store.update({A: b'0', B: b'0'})
-    connector = other = LocalConnector(
-        meeting.store,
-        include_data_in_config=True,
-        lock=make_lock(lock_factory=meeting.make_lock),
-    )
-    if second_connector:
-        other = LocalConnector(meeting.store, include_data_in_config=True)
-    return meeting.run(lambda: first(connector), lambda: second(other))
+    with Meeting() as meeting:
+        meeting.store.update({A: b'0', B: b'0'})
+        connector = other = LocalConnector(
+            meeting.store,
+            include_data_in_config=True,
+            lock=make_lock(lock_factory=meeting.make_lock),
+        )
+        if second_connector:
+            other = LocalConnector(meeting.store, include_data_in_config=True)
+        return meeting.run(lambda: first(connector), lambda: second(other))
 
 
 def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import types
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from readerwriterlock.rwlock import RWLockFair
 from readerwriterlock.rwlock import RWLockFairD
@@ -21,13 +23,24 @@ from readerwriterlock.rwlock import RWLockReadD
 from readerwriterlock.rwlock import RWLockWrite
 from readerwriterlock.rwlock import RWLockWriteD
 
+from proxystore_local import locks
 from proxystore_local.keys import LocalKey
+from proxystore_local.locks import BigReaderLock
 from proxystore_local.locks import ReaderWriterLock
 
 # Seconds after which a thread that nobody answers gives up.
 PATIENCE = 30
 
+
+def big_reader_lock(lock_factory: object = None) -> BigReaderLock:
+    """Make our lock; what its locks are made by is patched, see Meeting."""
+    return BigReaderLock()
+
+
 LOCKS: dict[str, Callable[..., ReaderWriterLock]] = {
+    'BigReaderLock': big_reader_lock,
+}
+LOCKS |= {
     kind.__name__: kind
     for kind in (
         RWLockFair,
@@ -78,6 +91,8 @@ class ReportingLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self._lock.acquire(blocking=False):
             return True
+        if not blocking:
+            return False
         self._report()
         return bool(self._lock.acquire(blocking, timeout))
 
@@ -92,6 +107,22 @@ class ReportingLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def instrumented_locks(report: Callable[[], object]) -> Iterator[None]:
+    """Let our lock make ReportingLocks while this is entered.
+
+    Args:
+        report: Called by a thread that is about to block.
+    """
+    instrumented = types.SimpleNamespace(
+        RLock=lambda: ReportingLock(threading.RLock(), report),
+        get_ident=threading.get_ident,
+        local=threading.local,
+    )
+    with mock.patch.object(locks, 'threading', instrumented):
+        yield
 
 
 class SteppingDict(dict[LocalKey, bytes]):
@@ -150,7 +181,9 @@ class SteppingDict(dict[LocalKey, bytes]):
 class Meeting:
     """Runs one operation in the middle of another, on another thread.
 
-    Its locks must be made by `make_lock`, so that they report to it.
+    The lock of `readerwriterlock` that guards its dict must be made of the
+    locks that `make_lock` makes, so that they report to it. Ours is made of
+    such locks while a Meeting is entered.
     """
 
     def __init__(self) -> None:
@@ -158,10 +191,18 @@ class Meeting:
         self.store = SteppingDict()
 
     def make_lock(self) -> ReportingLock:
-        return ReportingLock(
-            threading.Lock(),
-            lambda: self._reports.put('blocked'),
-        )
+        return ReportingLock(threading.Lock(), self._report_blocked)
+
+    def _report_blocked(self) -> None:
+        self._reports.put('blocked')
+
+    def __enter__(self) -> Meeting:
+        self._instrumented = instrumented_locks(self._report_blocked)
+        self._instrumented.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._instrumented.__exit__(*exc_info)
 
     def run(
         self,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +14,9 @@ from readerwriterlock import rwlock_async
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local import locks
+from tests.harness import instrumented_locks
 from tests.harness import LOCKS
 from tests.harness import PATIENCE
-from tests.harness import ReportingLock
 
 
 class Store(dict[LocalKey, bytes]):
@@ -48,7 +46,7 @@ def test_no_lock_of_readerwriterlock_is_missing() -> None:
         for name in vars(rwlock)
         if name.startswith('RWLock') and not name.startswith('RWLockable')
     }
-    assert offered == set(LOCKS)
+    assert offered == set(LOCKS) - {'BigReaderLock'}
 
 
 @pytest.mark.parametrize(
@@ -163,9 +161,14 @@ def test_the_dict_outlives_its_entry_in_the_registry() -> None:
 
 def make_connectors_at_once(
     monkeypatch: pytest.MonkeyPatch,
-    make_registry_lock: Callable[[Callable[[], None]], Any],
-) -> list[LocalConnector]:
-    """Make a connector while another thread is half way through making one."""
+    *,
+    locked: bool,
+) -> set[object]:
+    """Make a connector while another thread is half way through making one.
+
+    Returns:
+        The locks of the two.
+    """
     store: dict[LocalKey, bytes] = {}
     made: list[LocalConnector] = []
     stopped = threading.Event()
@@ -177,37 +180,80 @@ def make_connectors_at_once(
     second = threading.Thread(target=make_second)
 
     class Registry(weakref.WeakValueDictionary[int, locks.GuardedDict]):
-        def get(self, *args: Any) -> Any:
-            found = super().get(*args)
+        def __setitem__(self, key: int, value: locks.GuardedDict) -> None:
             if threading.current_thread() is not second:
                 second.start()
                 assert stopped.wait(PATIENCE)
-            return found
+            super().__setitem__(key, value)
 
-    registry_lock = make_registry_lock(stopped.set)
-    monkeypatch.setattr(locks, '_registry_lock', registry_lock)
     monkeypatch.setattr(locks, '_registry', Registry())
+    with instrumented_locks(stopped.set):
+        registry_lock = locks.BigReaderLock()
+    if not locked:
+        monkeypatch.setattr(
+            registry_lock,
+            'exclusive',
+            lambda operation, *arguments: operation(*arguments),
+        )
+    monkeypatch.setattr(locks, '_registry_lock', registry_lock)
     made.append(LocalConnector(store))
     second.join(PATIENCE)
     assert len(made) == 2
-    return made
+    return {lock_of(connector) for connector in made}
 
 
 def test_connectors_made_at_once_share_one_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first, second = make_connectors_at_once(
-        monkeypatch,
-        lambda report: ReportingLock(threading.RLock(), report),
-    )
-    assert lock_of(first) is lock_of(second)
+    assert len(make_connectors_at_once(monkeypatch, locked=True)) == 1
 
 
 def test_without_a_registry_lock_they_would_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first, second = make_connectors_at_once(
-        monkeypatch,
-        lambda _: contextlib.nullcontext(),
-    )
-    assert lock_of(first) is not lock_of(second)
+    assert len(make_connectors_at_once(monkeypatch, locked=False)) == 2
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize('keep', [True, False])
+@pytest.mark.parametrize('step', ['__init__', 'get', '__setitem__'])
+def test_a_finalizer_makes_a_connector_in_the_middle_of_making_one(
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    keep: bool,
+) -> None:
+    store: dict[LocalKey, bytes] = {}
+    struck: list[LocalConnector | None] = []
+
+    def strike(where: str) -> None:
+        if where == step and not struck:
+            struck.append(None)
+            connector = LocalConnector(store)
+            if keep:
+                struck.append(connector)
+
+    class Registry(weakref.WeakValueDictionary[int, locks.GuardedDict]):
+        def get(self, *args: Any) -> Any:
+            found = super().get(*args)
+            strike('get')
+            return found
+
+        def __setitem__(self, key: int, value: locks.GuardedDict) -> None:
+            strike('__setitem__')
+            super().__setitem__(key, value)
+
+    class Guarded(locks.GuardedDict):
+        __slots__ = ()
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            strike('__init__')
+
+    monkeypatch.setattr(locks, '_registry', Registry())
+    monkeypatch.setattr(locks, 'GuardedDict', Guarded)
+    outer = LocalConnector(store)
+    assert struck
+    for connector in (*struck[1:], LocalConnector(store)):
+        assert connector is not None
+        assert lock_of(connector) is lock_of(outer)
+    assert locks._offers == {}

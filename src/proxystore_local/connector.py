@@ -37,22 +37,24 @@ class LocalConnector:
         include_data_in_config: Include a snapshot of the data in the
             connector's configuration, and so when it is pickled or copied.
             This copies every key and is meant for testing.
-        lock: Lock that decides who goes first when threads wait, one of
-            `readerwriterlock.rwlock`: `RWLockFair`, `RWLockRead`,
-            `RWLockWrite`, or their downgradable forms (`RWLockFairD`, ...).
-            If not specified, the lock that `store_dict` already has, or else
-            a new `RWLockFair`.
+        lock: Lock that the operations run under. If not specified, the lock
+            that `store_dict` already has, or else a new
+            [`BigReaderLock`][proxystore_local.BigReaderLock]. Also taken are
+            the locks of `readerwriterlock.rwlock` (`RWLockFair`,
+            `RWLockRead`, `RWLockWrite` and their downgradable forms), which
+            hang for good where an operation is interrupted.
 
     Raises:
-        TypeError: If `store_dict` is not a dict or `lock` is not a lock of
-            `readerwriterlock`.
+        TypeError: If `store_dict` is not a dict, or `lock` none of these
+            locks.
         ValueError: If a connector on the same `store_dict` has another lock.
     """
 
     # Discipline: the dict is touched only by an operation that is handed to
-    # self._guarded, as shared if it reads and as exclusive if it writes. What
-    # can call back into the connector (a caller's iterable or buffer) is done
-    # with before. Each operation is one call on the dict.
+    # _shared() if it reads and to _exclusive() if it writes. What can call
+    # back into the connector (a caller's iterable or buffer) is done with
+    # before. A write is one call on the dict, so an interrupt finds the dict
+    # before or after it, and a read can be called again.
 
     def __init__(
         self,
@@ -61,9 +63,19 @@ class LocalConnector:
         include_data_in_config: bool = False,
         lock: ReaderWriterLock | None = None,
     ) -> None:
-        self._store = {} if store_dict is None else store_dict
-        self._guarded = guard(self._store, lock)
+        store = {} if store_dict is None else store_dict
+        # Keeps the registry's entry of the dict alive.
+        self._guarded = guard(store, lock)
         self._include_data_in_config = include_data_in_config
+        # Bound once: binding would be a tenth of the price of an operation.
+        self._shared = self._guarded.runner.shared
+        self._exclusive = self._guarded.runner.exclusive
+        self._store = store
+        self._contains = store.__contains__
+        self._get = store.get
+        self._pop = store.pop
+        self._set = store.__setitem__
+        self._update = store.update
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +99,7 @@ class LocalConnector:
 
     def __len__(self) -> int:
         """Count the objects."""
-        return self._guarded.shared(len, self._store)
+        return self._shared(len, self._store)
 
     def __bool__(self) -> bool:
         """Be true even when empty, so that `connector or default` keeps it."""
@@ -128,7 +140,7 @@ class LocalConnector:
             'include_data_in_config': self._include_data_in_config,
         }
         if self._include_data_in_config:
-            config['store_dict'] = self._guarded.shared(dict, self._store)
+            config['store_dict'] = self._shared(dict, self._store)
         return config
 
     @classmethod
@@ -150,7 +162,7 @@ class LocalConnector:
         Args:
             key: Key associated with object to evict.
         """
-        self._guarded.exclusive(self._store.pop, key, None)
+        self._exclusive(self._pop, key, None)
 
     def exists(self, key: LocalKey) -> bool:
         """Check if an object associated with the key exists.
@@ -161,7 +173,7 @@ class LocalConnector:
         Returns:
             If an object associated with the key exists.
         """
-        return self._guarded.shared(self._store.__contains__, key)
+        return self._shared(self._contains, key)
 
     def get(self, key: LocalKey) -> bytes | None:
         """Get the serialized object associated with the key.
@@ -172,7 +184,7 @@ class LocalConnector:
         Returns:
             Serialized object or `None` if the object does not exist.
         """
-        return self._guarded.shared(self._store.get, key)
+        return self._shared(self._get, key)
 
     # ProxyStore's protocol promises a list of anything bytes-like, and lists
     # are invariant, so a list[bytes | None] would not satisfy it: Any does.
@@ -194,7 +206,10 @@ class LocalConnector:
             raise TypeError(
                 f'keys must be an iterable of keys, not a single key: {keys}.',
             )
-        return self._guarded.shared(list, map(self._store.get, list(keys)))
+        return self._shared(self._get_all, list(keys))
+
+    def _get_all(self, keys: list[LocalKey]) -> list[bytes | None]:
+        return list(map(self._get, keys))
 
     def new_key(self, obj: Buffer | None = None) -> LocalKey:
         """Create a new key. Nothing is stored.
@@ -225,7 +240,7 @@ class LocalConnector:
         """
         value = _as_bytes(obj)
         key = mint()
-        self._guarded.exclusive(self._store.__setitem__, key, value)
+        self._exclusive(self._set, key, value)
         return key
 
     def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
@@ -244,7 +259,7 @@ class LocalConnector:
         """
         values = [_as_bytes(obj) for obj in objs]
         keys = mint_batch(len(values))
-        self._guarded.exclusive(self._store.update, dict(zip(keys, values)))
+        self._exclusive(self._update, dict(zip(keys, values)))
         return keys
 
     def set(self, key: LocalKey, obj: Buffer) -> None:
@@ -259,7 +274,7 @@ class LocalConnector:
             TypeError: If the object is not bytes-like.
         """
         value = _as_bytes(obj)
-        self._guarded.exclusive(self._store.__setitem__, key, value)
+        self._exclusive(self._set, key, value)
 
 
 def _as_bytes(obj: Buffer) -> bytes:

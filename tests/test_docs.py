@@ -67,7 +67,7 @@ def test_program_checks_itself(place: str) -> None:
 
 def test_documents_have_programs() -> None:
     documents = {place.partition(':')[0] for place in PROGRAMS}
-    assert {'README.md', 'index.md', 'threads.md'} <= documents
+    assert {'README.md', 'index.md', 'lock.md', 'threads.md'} <= documents
 
 
 def test_readme_starts_with_ten_lines() -> None:
@@ -83,7 +83,7 @@ def test_named_files_exist(document: Path) -> None:
         + re.findall(r'\bdocs/[\w./-]+\.(?:py|yml)', text),
     )
     if document == README:
-        named |= set(re.findall(r'\]\((?!https://)([^)]+)\)', text))
+        named |= set(re.findall(r'\]\((?!https://)([^)#]+)', text))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

@@ -31,13 +31,23 @@ _PLACES = [place for place, form in enumerate(_LINE) if form in b'xV']
 _BYTES = 16  # Of a UUID. Its text has no place for the last random digit.
 
 # Keys that are minted and not yet handed out. pop() is atomic, so no two
-# threads get the same. A child forgets what its parent may hand out; the
-# parent does as well, for a handler that mints before ours runs in the child.
+# threads get the same.
 _pool: list[LocalKey] = []
 _POOL_SIZE = 256
 
+
+def _renew_pool() -> None:
+    # Not clear(), since on a free-threaded build the child may find the list
+    # locked, by a thread that it does not have.
+    global _pool
+    _pool = []
+
+
 if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(before=_pool.clear, after_in_child=_pool.clear)
+    # A child must not hand out what its parent may hand out. The parent's
+    # pool goes as well, in case that another handler mints in the child
+    # before ours runs there.
+    os.register_at_fork(before=_renew_pool, after_in_child=_renew_pool)
 
 
 def mint() -> LocalKey:

@@ -75,6 +75,10 @@ class _ReaderKey(weakref.ref[_Reader]):
     acquire: Callable[..., bool]
     release: Callable[[], None]
 
+    # By identity, whereas a plain reference asks the object that has gone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
 
 class BigReaderLock:
     """Reader-writer lock that makes a read about as cheap as a mutex does.
@@ -311,8 +315,8 @@ def _before_fork() -> None:
     """
     held: list[_Lock] = []
     token = object()
-    _fork.__dict__.setdefault('stack', []).append((held, token))
     locks = deque(lock for key in [*_locks] if (lock := key()))
+    _fork.__dict__.setdefault('stack', []).append((locks, token, held))
     for lock in locks:
         lock._waiting.add(token)
     while not _take_all(locks, held):
@@ -332,20 +336,23 @@ def _take_all(locks: deque[BigReaderLock], held: list[_Lock]) -> bool:
 
 
 def _after_fork_in_parent() -> None:
-    held, token = _fork.stack.pop()
+    locks, token, held = _fork.stack.pop()
     any(map(_release, held))
-    for key in [*_locks]:
-        if lock := key():
-            lock._waiting.discard(token)
+    for lock in locks:
+        lock._waiting.discard(token)
 
 
 def _after_fork_in_child() -> None:
-    held, _ = _fork.stack.pop()
+    # What threads share without our lock is made anew rather than changed: on
+    # a free-threaded build the child may find it locked, by a thread that it
+    # does not have.
+    global _locks
+    _locks = set()
+    locks, _, held = _fork.stack.pop()
     any(map(_release, held))
-    for key in [*_locks]:
-        if lock := key():
-            # The writers that waited are not in the child.
-            lock._waiting.clear()
+    for lock in locks:
+        lock._waiting = set()  # The writers that waited are gone.
+        _locks.add(weakref.ref(lock, _locks.discard))
 
 
 if hasattr(os, 'register_at_fork'):

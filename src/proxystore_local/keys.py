@@ -39,7 +39,7 @@ _POOL_SIZE = 256
 def _renew_pool() -> None:
     # Not clear(), since on a free-threaded build the child may find the list
     # locked, by a thread that it does not have.
-    global _pool
+    global _pool  # noqa: PLW0603
     _pool = []
 
 
@@ -58,10 +58,13 @@ def mint() -> LocalKey:
         [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
     """
     while True:
+        pool = _pool
         try:
-            return _pool.pop()
+            return pool.pop()
         except IndexError:
-            _pool.extend(_mint_at_once(_POOL_SIZE))
+            # If a signal handler forks meanwhile, this goes to a pool that
+            # neither side uses any more.
+            pool.extend(_mint_at_once(_POOL_SIZE))
 
 
 def mint_batch(count: int) -> list[LocalKey]:

@@ -7,11 +7,14 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
+from functools import partial
+from itertools import count
 from itertools import repeat
 from itertools import takewhile
+from operator import attrgetter
 from operator import call
 from operator import methodcaller
+from types import SimpleNamespace
 from typing import Any
 from typing import get_args
 from typing import Protocol
@@ -28,10 +31,6 @@ from readerwriterlock.rwlock import RWLockWriteD
 ArgumentT = TypeVar('ArgumentT')
 ResultT = TypeVar('ResultT')
 
-_acquire = methodcaller('acquire')
-_try_to_acquire = methodcaller('acquire', False)
-_release = methodcaller('release')
-
 try:
     threading.RLock().release()
 except RuntimeError as error:
@@ -39,13 +38,10 @@ except RuntimeError as error:
     # a signal handler raises.
     _NOT_HELD = error.args
 
-
-class _Lock(Protocol):
-    """What we need of a lock."""
-
-    def acquire(self, blocking: bool = True, /) -> bool: ...
-
-    def release(self) -> None: ...
+# After this many reads in a row at the gate, readers go back to their own
+# locks. A write then has to wait for every reader's lock again, which takes
+# about as long as ten to twenty reads.
+_READS_TO_BIAS = 32
 
 
 class _Reader:
@@ -84,10 +80,12 @@ class BigReaderLock:
     """Reader-writer lock that makes a read about as cheap as a mutex does.
 
     Every thread that reads has a lock of its own and takes only that, so
-    readers never meet. A writer takes the gate, which admits one writer, and
-    then the own lock of every reader. A reader that sees a writer waiting
-    queues at the gate with the writers and reads while it holds that, so
-    neither starves.
+    readers never meet. A writer takes the gate, which admits one thread, and
+    waits until every reader's own lock was free once. From then on readers
+    queue at the gate as well, and the lock is a mutex, until so many reads in
+    a row have come that another wait for all readers is worth it. So neither
+    readers nor writers starve, and writes that follow each other wait only
+    for the gate.
 
     It runs an operation for its caller, rather than being held by the caller,
     and gives every operation these guarantees: an exception that a signal
@@ -96,37 +94,44 @@ class BigReaderLock:
     read or to write; and a forked child finds the lock free.
 
     Source: the big-reader lock of Linux 2.4 (brlock), also known as
-    distributed reader-writer lock: one lock for each reader, and a writer
-    takes them all.
+    distributed reader-writer lock: a lock for each reader, and writers take
+    them all. When readers use their own locks is decided as in BRAVO (Dice
+    and Kogan, Biased Locking for Reader-Writer Locks, USENIX ATC 2019).
     """
 
     # Rules that all methods keep:
     #
     # 1. A thread blocks on the gate only while it holds no lock of ours. So
-    #    whoever has the gate gets the readers' locks as soon as the reads
-    #    under way are over.
+    #    whoever has the gate finds every reader's lock free as soon as the
+    #    reads under way are over.
     # 2. A thread enters itself in _readers at the gate, before it first reads.
     #    So whoever has the gate finds there all threads that can be reading.
-    # 3. An interrupt (an exception from a signal handler, or set by another
+    # 3. _biased and _drained change at the gate only. A reader reads under its
+    #    own lock only if it finds _biased true after it took the lock. While
+    #    _drained is true, every reader's lock was free once after _biased had
+    #    become false: so nobody reads but at the gate.
+    # 4. An interrupt (an exception from a signal handler, or set by another
     #    thread) comes right after a call returns, when a Python function is
     #    entered or at a backward jump, or from a call that blocks; nowhere
-    #    else. So whatever takes a lock is the first call of its try block or
-    #    records what it took within the same C call, and whatever gives locks
-    #    back is the first call of its finally or except clause. A `with`
-    #    statement would not do: a handler may raise between __enter__ and its
-    #    body, see https://github.com/python/cpython/issues/148874.
+    #    else. So a lock is taken by a call inside the try block whose finally
+    #    or except clause gives it back by its first call. A `with` statement
+    #    would not do: a handler may raise between __enter__ and the body, see
+    #    https://github.com/python/cpython/issues/148874. When acquire() was
+    #    interrupted, release() tells by an error if the lock was not taken;
+    #    a thread that had it already has taken it once more, without blocking.
 
     def __init__(self) -> None:
-        # Must be held to add to _readers, while another thread's own lock is
-        # held, and by a reader that does not hold its own lock.
         self._gate = threading.RLock()
         # The _Reader of each thread as .reader, and its key as .key.
         self._mine = threading.local()
         # The own lock of each thread that reads. When the thread ends its
         # _Reader goes, and with that the key discards itself.
         self._readers: set[_ReaderKey] = set()
-        # Tokens of writers that wait. A hint that readers go by to be fair.
-        self._waiting: set[object] = set()
+        self._biased = True  # Readers may read under their own locks.
+        self._drained = False  # No reader reads under its own lock.
+        self._writing = False  # Whoever has the gate is inside a write.
+        self._reads = 0  # At the gate, since the last write.
+        self._number = next(_numbers)
         _locks.add(weakref.ref(self, _locks.discard))
 
     def shared(
@@ -138,7 +143,7 @@ class BigReaderLock:
 
         Args:
             operation: Callable that reads. It may be called again if a
-                finalizer or signal handler writes in the middle of it.
+                finalizer or signal handler uses the lock in the middle of it.
             argument: What to call it with.
 
         Returns:
@@ -148,13 +153,13 @@ class BigReaderLock:
             reader = self._mine.reader
         except AttributeError:
             reader = self._introduce()
-        while not self._waiting:
+        while self._biased:
             try:
                 reader.acquire()
-                result = operation(argument)
+                biased = self._biased
+                if biased:
+                    result = operation(argument)
             except BaseException:
-                # Whether acquire() was interrupted before or after it took
-                # the lock, only the lock knows.
                 try:
                     reader.release()
                 except RuntimeError as error:
@@ -167,9 +172,10 @@ class BigReaderLock:
                 if error.args != _NOT_HELD:
                     raise
                 # An operation inside this one let go of the lock, see
-                # _take_gate(): what was read may be of two moments.
+                # _let_go(): what was read may be of two moments.
                 continue
-            return result
+            if biased:
+                return result
         return self._shared_at_gate(operation, argument)
 
     def exclusive(
@@ -188,15 +194,54 @@ class BigReaderLock:
         """
         gate = self._gate
         taken = True  # Unless acquire() returns and says otherwise.
+        writing = None
         try:
             taken = gate.acquire(False)
-            if taken:
+            if not taken:
+                self._let_go()
+                taken = True
+                gate.acquire()
+            writing = self._writing
+            self._writing = True
+            if not self._drained:
                 readers = self._readers
-                if not readers or (
-                    len(readers) == 1
-                    and self._mine.__dict__.get('key') in readers
+                if readers and (
+                    len(readers) > 1
+                    or self._mine.__dict__.get('key') not in readers
                 ):
-                    return operation(*arguments)
+                    self._drain()
+            self._reads = 0
+            return operation(*arguments)
+        finally:
+            if writing is not None:
+                self._writing = writing
+            if taken:
+                try:
+                    gate.release()
+                except RuntimeError as error:
+                    if error.args != _NOT_HELD:
+                        raise
+
+    def _shared_at_gate(
+        self,
+        operation: Callable[[ArgumentT], ResultT],
+        argument: ArgumentT,
+    ) -> ResultT:
+        """Run an operation as the only one, since readers are not biased."""
+        gate = self._gate
+        taken = True
+        try:
+            taken = gate.acquire(False)
+            if not taken:
+                self._let_go()
+                taken = True
+                gate.acquire()
+            self._reads += 1
+            # Not from inside a write: readers would come in beside it.
+            if self._reads > _READS_TO_BIAS and not self._writing:
+                self._drained = False
+                self._biased = True
+            return operation(argument)
         finally:
             if taken:
                 try:
@@ -204,7 +249,6 @@ class BigReaderLock:
                 except RuntimeError as error:
                     if error.args != _NOT_HELD:
                         raise
-        return self._exclusive_among_readers(operation, arguments)
 
     def _introduce(self) -> _Reader:
         """Make the lock of the calling thread, and enter it for writers.
@@ -218,78 +262,39 @@ class BigReaderLock:
         self._mine.reader = reader
         return reader
 
-    def _shared_at_gate(
-        self,
-        operation: Callable[[ArgumentT], ResultT],
-        argument: ArgumentT,
-    ) -> ResultT:
-        held: list[_Lock] = []
-        releases = map(_release, held)
-        try:
-            self._take_gate(held)
-            return operation(argument)
-        finally:
-            any(releases)
-
-    def _exclusive_among_readers(
-        self,
-        operation: Callable[..., ResultT],
-        arguments: tuple[Any, ...],
-    ) -> ResultT:
-        held: list[_Lock] = []
-        token = object()
-        withdrawal = map(self._waiting.discard, (token,))
-        releases = chain(withdrawal, map(_release, held))
-        try:
-            if not self._try_to_take(held):
-                self._waiting.add(token)
-                self._take(held)
-            return operation(*arguments)
-        finally:
-            any(releases)
-
-    def _try_to_take(self, held: list[_Lock]) -> bool:
-        """Take the gate and all readers' locks, if none of them is taken.
+    def _drain(self, patience: float = -1) -> bool:
+        """Wait, at the gate, until no reader reads under its own lock.
 
         Args:
-            held: List to record the locks in that were taken, even if not
-                all were.
+            patience: Seconds to wait for each reader; -1 is for ever.
 
         Returns:
-            If all were taken.
+            If it came to that.
         """
-        before = len(held)
-        held.extend(takewhile(_try_to_acquire, (self._gate,)))
-        if len(held) == before:
-            return False
-        readers = [*self._readers]
-        held.extend(takewhile(_try_to_acquire, readers))
-        return len(held) == before + 1 + len(readers)
+        self._biased = False  # So that no reader comes back.
+        self._let_go()
+        for key in [*self._readers]:
+            try:
+                free = key.acquire(True, patience)
+            finally:
+                try:
+                    key.release()
+                except RuntimeError as error:
+                    if error.args != _NOT_HELD:
+                        raise
+            if not free:
+                return False
+        # Unless a signal handler read so often meanwhile.
+        self._drained = not self._biased
+        return self._drained
 
-    def _take(self, held: list[_Lock]) -> None:
-        """Take the gate and all readers' locks, as soon as they are free.
+    def _let_go(self) -> None:
+        """Let go of the calling thread's own lock.
 
-        Args:
-            held: List to record the locks in; may hold some of them already.
+        It holds that if this is called inside a read of its own, which a
+        finalizer or a signal handler has interrupted. The read notices, and
+        starts over.
         """
-        self._take_gate(held)
-        held.extend(filter(_acquire, [*self._readers]))
-
-    def _take_gate(self, held: list[_Lock]) -> None:
-        """Take the gate as soon as it is free.
-
-        If the calling thread is inside a read of its own, which it has
-        interrupted, it lets go of its own lock before it blocks; the read
-        notices and starts over.
-
-        Args:
-            held: List to record the gate in.
-        """
-        gate = (self._gate,)
-        before = len(held)
-        held.extend(takewhile(_try_to_acquire, gate))
-        if len(held) > before:
-            return
         reader = self._mine.__dict__.get('reader')
         if reader is not None:
             try:
@@ -298,68 +303,92 @@ class BigReaderLock:
             except RuntimeError as error:
                 if error.args != _NOT_HELD:
                     raise
-        held.extend(filter(_acquire, gate))
 
 
+# All locks, numbered as they are made.
 _locks: set[weakref.ref[BigReaderLock]] = set()
-# What a thread that forks holds meanwhile. A stack, since a signal handler
-# that interrupts it may fork as well.
-_fork = threading.local()
+_numbers = count()
+
+# A thread that forks holds _forking meanwhile, and the gates of all locks in
+# _taken. The gates are in _held, above a marker: _releases, whenever it is
+# asked, pops and releases one, and is true for a marker, where any() stops.
+_forking = threading.RLock()
+_taken: set[BigReaderLock] = set()
+_held: list[Any] = []
+_MARKER = SimpleNamespace(release=partial(bool, 1))
+_releases = map(methodcaller('release'), iter(_held.pop, None))
+
+# Seconds that a thread which forks waits for a lock while it holds others.
+_FORK_PATIENCE = 1.0
 
 
 def _before_fork() -> None:
-    """Take every lock, so that no operation is half done in the child.
+    """Take all locks, so that no operation is half done in the child."""
+    interrupt = None
+    _held.append(_MARKER)
+    more = True
+    while more:
+        try:
+            more = _take_next()
+        except BaseException as error:
+            # Raised when all are taken, since the fork goes on without us.
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
-    It blocks on a lock only while it holds no other, and starts anew with
-    that one if another turns out to be taken. So it is part of no deadlock.
+
+def _take_next() -> bool:
+    """Take one more lock: always the oldest, so that no two forks deadlock.
+
+    A thread inside an operation on a later lock may need an earlier one for a
+    finalizer. So after a while let go of all and start anew.
+
+    Returns:
+        If there was one more.
     """
-    held: list[_Lock] = []
-    token = object()
-    locks = deque(lock for key in [*_locks] if (lock := key()))
-    _fork.__dict__.setdefault('stack', []).append((locks, token, held))
-    for lock in locks:
-        lock._waiting.add(token)
-    while not _take_all(locks, held):
-        any(map(_release, held))
-        held.clear()
-
-
-def _take_all(locks: deque[BigReaderLock], held: list[_Lock]) -> bool:
-    for lock in locks:
-        if not held:
-            lock._take(held)
-        elif not lock._try_to_take(held):
-            locks.remove(lock)
-            locks.appendleft(lock)
-            return False
+    locks = {lock for key in [*_locks] if (lock := key())} - _taken
+    if not locks:
+        return False
+    lock = min(locks, key=attrgetter('_number'))
+    patience = _FORK_PATIENCE if _taken else -1
+    held = len(_held)
+    lock._let_go()
+    acquire = methodcaller('acquire', True, patience)
+    _held.extend(takewhile(acquire, (lock._gate,)))
+    if len(_held) > held and (lock._drained or lock._drain(patience)):
+        _taken.add(lock)
+    else:
+        any(_releases)
+        _held.append(_MARKER)
+        _taken.clear()
     return True
 
 
-def _after_fork_in_parent() -> None:
-    locks, token, held = _fork.stack.pop()
-    any(map(_release, held))
-    for lock in locks:
-        lock._waiting.discard(token)
-
-
 def _after_fork_in_child() -> None:
-    # What threads share without our lock is made anew rather than changed: on
-    # a free-threaded build the child may find it locked, by a thread that it
-    # does not have.
-    global _locks
+    any(_releases)
+    # Made anew rather than changed: on a free-threaded build the child may
+    # find it locked, by a thread that it does not have.
+    global _locks  # noqa: PLW0603
     _locks = set()
-    locks, _, held = _fork.stack.pop()
-    any(map(_release, held))
-    for lock in locks:
-        lock._waiting = set()  # The writers that waited are gone.
+    for lock in _taken:
         _locks.add(weakref.ref(lock, _locks.discard))
+    _taken.clear()
 
 
 if hasattr(os, 'register_at_fork'):
+    # What is registered later runs earlier before a fork and later after it.
+    # A signal that arrives during the fork is handled right after it: so what
+    # must happen there is done by calls that no interrupt can come before.
     os.register_at_fork(
         before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
+        after_in_parent=partial(any, _releases),
         after_in_child=_after_fork_in_child,
+    )
+    os.register_at_fork(after_in_parent=_taken.clear)
+    os.register_at_fork(
+        before=_forking.acquire,
+        after_in_parent=_forking.release,
+        after_in_child=_forking.release,
     )
 
 

@@ -8,11 +8,15 @@ is about to block on a lock that somebody else holds.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import subprocess
+import sys
 import threading
 import types
 from collections.abc import Callable
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -246,3 +250,36 @@ class Meeting:
         assert not thread.is_alive(), 'the second operation never ended'
         self.store.hook = lambda: None
         return met[0], result, results[0]
+
+
+def run_storm(
+    storm: str,
+    lock: str = 'BigReaderLock',
+    *,
+    seconds: float | None = None,
+    patience: float = 60,
+) -> tuple[int, str]:
+    """Run a storm of faults in a process of its own, see tests/storms.py.
+
+    Args:
+        storm: Name of the storm.
+        lock: Name of the lock, see LOCKS.
+        seconds: How long it storms. If not specified, the environment's
+            FAULT_SECONDS, or else one second.
+        patience: Seconds after which it counts as hanging.
+
+    Returns:
+        Its exit code, and what it printed.
+    """
+    if seconds is None:
+        seconds = float(os.environ.get('FAULT_SECONDS', '1'))
+    ended = subprocess.run(
+        [sys.executable, '-m', 'tests.storms', storm, lock, str(seconds)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, 'STORM_PATIENCE': str(patience)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout

@@ -32,6 +32,7 @@ from typing import Any
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from tests.harness import LOCKS
+from tests.harness import SteppingDict
 
 # Seconds that a storm may take longer than it was told to, before it counts
 # as hanging.
@@ -232,8 +233,12 @@ def make_batches(connector: LocalConnector, stop: threading.Event) -> None:
 class Storm:
     """A connector, busy threads on it, and the audit in the end."""
 
-    def __init__(self, lock: str, seconds: float) -> None:
-        self.connector = LocalConnector(lock=LOCKS[lock]())
+    def __init__(self, storm: str, lock: str, seconds: float) -> None:
+        self.lock = lock
+        self.connector = LocalConnector(
+            CollectingDict() if storm == 'finalizers' else {},
+            lock=LOCKS[lock](),
+        )
         self.stop = threading.Event()
         self.end = time.monotonic() + seconds
         self.failures: list[BaseException] = []
@@ -368,6 +373,25 @@ def handlers(storm: Storm) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+class CollectingDict(dict[LocalKey, bytes]):
+    """A dict that gives the garbage collector work when it is written to.
+
+    So that finalizers run inside writes, too, which a dict would leave to
+    chance.
+    """
+
+    litter: list[list[int]]
+
+    def __setitem__(self, key: LocalKey, value: bytes) -> None:
+        super().__setitem__(key, value)
+        self.litter = [[] for _ in range(5)]
+
+    def pop(self, *arguments: Any) -> Any:
+        value = super().pop(*arguments)
+        self.litter = [[] for _ in range(5)]
+        return value
+
+
 class Litter:
     """Cyclic garbage whose finalizer uses the connector."""
 
@@ -462,9 +486,36 @@ def forks(storm: Storm) -> None:
             fork()
 
 
+def readers(storm: Storm) -> None:
+    """Readers that overlap all the time, and a writer among them."""
+    connector = LocalConnector(
+        SteppingDict(hook=lambda: time.sleep(0)),
+        lock=LOCKS[storm.lock](),
+    )
+    key = connector.new_key()
+
+    def read() -> None:
+        while not storm.stop.is_set():
+            connector.get(key)
+
+    with storm.busy():
+        for _ in range(4):
+            storm.start(read)
+        while storm.on():
+            connector.set(key, b'')
+            counts['writes'] += 1
+
+
 STORMS = {
     storm.__name__: storm
-    for storm in (interrupts, async_exceptions, handlers, finalizers, forks)
+    for storm in (
+        interrupts,
+        async_exceptions,
+        handlers,
+        finalizers,
+        forks,
+        readers,
+    )
 }
 
 
@@ -477,7 +528,7 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.dump_traceback_later(options.seconds + PATIENCE, exit=True)
     sys.setswitchinterval(1e-4)
-    storm = Storm(options.lock, options.seconds)
+    storm = Storm(options.storm, options.lock, options.seconds)
     STORMS[options.storm](storm)
     storm.audit()
     faulthandler.cancel_dump_traceback_later()

@@ -238,7 +238,7 @@ class LocalConnector:
         Raises:
             TypeError: If the object is not bytes-like.
         """
-        value = _as_bytes(obj)
+        value = obj if type(obj) is bytes else _as_bytes(obj)
         key = mint()
         self._exclusive(self._set, key, value)
         return key
@@ -257,7 +257,9 @@ class LocalConnector:
         Raises:
             TypeError: If any object is not bytes-like; none is stored then.
         """
-        values = [_as_bytes(obj) for obj in objs]
+        values = list(objs)
+        if not _ONLY_BYTES.issuperset(map(type, values)):
+            values = [_as_bytes(obj) for obj in values]
         keys = mint_batch(len(values))
         self._exclusive(self._update, dict(zip(keys, values)))
         return keys
@@ -273,8 +275,11 @@ class LocalConnector:
         Raises:
             TypeError: If the object is not bytes-like.
         """
-        value = _as_bytes(obj)
+        value = obj if type(obj) is bytes else _as_bytes(obj)
         self._exclusive(self._set, key, value)
+
+
+_ONLY_BYTES = frozenset({bytes})
 
 
 def _as_bytes(obj: Buffer) -> bytes:

@@ -1,0 +1,247 @@
+"""Forks: parent and child go on with a connector that is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+import traceback
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from proxystore_local import BigReaderLock
+from proxystore_local import LocalConnector
+from proxystore_local import LocalKey
+from tests.checks import A
+from tests.checks import OPERATIONS
+from tests.harness import PATIENCE
+from tests.harness import run_storm
+from tests.harness import SteppingDict
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork'),
+    # What the warning is about is what is tested here.
+    pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning'),
+]
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Fork, do something in the child, and return the child's status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(PATIENCE)
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+def use(connector: LocalConnector) -> None:
+    for operation in OPERATIONS.values():
+        operation(connector)
+    thread = threading.Thread(target=connector.put, args=(b'value',))
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@pytest.mark.timeout(600)
+def test_a_storm_of_forks() -> None:
+    code, printed = run_storm('forks')
+    assert code == 0, printed
+    assert '"forks"' in printed
+
+
+@pytest.mark.timeout(600)
+def test_rwlockfair_does_not_survive_it() -> None:
+    code, printed = run_storm('forks', 'RWLockFair', seconds=1, patience=4)
+    assert code != 0, printed
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('operation', ['put_batch', 'get', 'set'])
+def test_the_child_finds_no_operation_half_done(operation: str) -> None:
+    store = SteppingDict()
+    connector = LocalConnector(store)
+    connector.set(A, b'0')
+    connector.get(A)
+    inside, forking = threading.Event(), threading.Event()
+
+    def hook() -> None:
+        if threading.current_thread() is thread:
+            inside.set()
+            assert forking.wait(PATIENCE)
+
+    def check() -> None:
+        store.hook = lambda: None
+        expected = {'put_batch': 3, 'get': 1, 'set': 2}
+        assert len(connector) == expected[operation]
+        use(connector)
+
+    thread = threading.Thread(
+        target=OPERATIONS[operation],
+        args=(connector,),
+    )
+    store.hook = hook
+    thread.start()
+    assert inside.wait(PATIENCE)
+    # The fork waits for the operation, so that has to end meanwhile.
+    threading.Timer(0, forking.set).start()
+    assert fork(check) == 0
+    thread.join(PATIENCE)
+    store.hook = lambda: None
+    use(connector)
+
+
+@pytest.mark.timeout(60)
+def test_a_fork_from_inside_an_operation() -> None:
+    for operation in OPERATIONS.values():
+        store = SteppingDict()
+        connector = LocalConnector(store, include_data_in_config=True)
+        connector.set(A, b'0')
+        statuses: list[int] = []
+
+        def hook(
+            store: SteppingDict = store,
+            connector: LocalConnector = connector,
+            statuses: list[int] = statuses,
+        ) -> None:
+            store.hook = lambda: None
+            statuses.append(fork(lambda: connector.put(b'value')))
+
+        store.hook = hook
+        operation(connector)
+        assert statuses == [0]
+        use(connector)
+
+
+@pytest.mark.timeout(60)
+def test_two_threads_fork_at_once() -> None:
+    connector = LocalConnector()
+    start = threading.Barrier(2)
+    statuses: list[int] = []
+
+    def work() -> None:
+        for _ in range(10):
+            start.wait(PATIENCE)
+            statuses.append(fork(lambda: use(connector)))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [0] * 20
+    use(connector)
+
+
+@pytest.mark.timeout(60)
+def test_keys_minted_on_both_sides_differ() -> None:
+    connector = LocalConnector()
+    connector.new_key()
+    reading, writing = os.pipe()
+
+    def mint() -> None:
+        ids = [connector.new_key().id for _ in range(1000)]
+        with open(writing, 'w', closefd=False) as pipe:
+            pipe.write('\n'.join(ids))
+
+    status = fork(mint)
+    os.close(writing)
+    with open(reading) as pipe:
+        theirs = set(pipe.read().split())
+    mine = {connector.new_key().id for _ in range(1000)}
+    assert status == 0
+    assert len(theirs) == len(mine) == 1000
+    assert not theirs & mine
+
+
+@pytest.mark.timeout(60)
+def test_a_lock_that_is_made_while_a_fork_waits_is_held_too() -> None:
+    # The fork waits for a writer, who makes a connector before it is done.
+    store = SteppingDict()
+    connector = LocalConnector(store)
+    made: list[BigReaderLock] = []
+    inside, forking = threading.Event(), threading.Event()
+
+    def hook() -> None:
+        store.hook = lambda: None
+        inside.set()
+        assert forking.wait(PATIENCE)
+        made.append(BigReaderLock())
+
+    def check() -> None:
+        made[0].exclusive(len, '')
+        use(connector)
+
+    store.hook = hook
+    thread = threading.Thread(target=connector.set, args=(A, b'1'))
+    thread.start()
+    assert inside.wait(PATIENCE)
+    threading.Timer(0, forking.set).start()
+    assert fork(check) == 0
+    thread.join(PATIENCE)
+
+
+@pytest.mark.timeout(60)
+def test_nothing_is_kept_alive_by_a_fork() -> None:
+    gc.collect()
+    store = type('Store', (dict,), {})()
+    connector = LocalConnector(store)
+    references = [
+        weakref.ref(thing)
+        for thing in (connector, connector._guarded.lock, store)
+    ]
+
+    def check() -> None:
+        assert [reference() for reference in references] == [None] * 3
+
+    def drop_and_check() -> None:
+        nonlocal connector, store
+        del connector, store
+        check()
+
+    assert fork(drop_and_check) == 0
+    assert connector.get(LocalKey('missing')) is None
+    del connector, store
+    check()
+
+
+@pytest.mark.timeout(60, method='thread')
+# CPython only prints what is raised in a function that it calls at a fork.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_signal_during_the_fork_leaves_nothing_taken() -> None:
+    connector = LocalConnector()
+    handled = 0
+
+    def handler(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for number in range(200):
+            try:
+                delay = 10e-6 * (number % 100 + 1)
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                if os.fork() == 0:
+                    os._exit(0)
+                while handled == number:
+                    connector.put(b'value')
+            except KeyboardInterrupt:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    use(connector)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)

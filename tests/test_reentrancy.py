@@ -1,0 +1,125 @@
+"""Finalizers and signal handlers use the connector inside its operations."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from proxystore_local import BigReaderLock
+from proxystore_local import LocalConnector
+from tests.checks import A
+from tests.checks import B
+from tests.checks import OPERATIONS
+from tests.harness import instrumented_locks
+from tests.harness import PATIENCE
+from tests.harness import run_storm
+from tests.harness import SteppingDict
+
+storms = pytest.mark.parametrize('storm', ['handlers', 'finalizers'])
+
+
+@pytest.mark.timeout(600)
+@storms
+def test_a_storm_of_nested_operations(storm: str) -> None:
+    code, printed = run_storm(storm)
+    assert code == 0, printed
+    assert f'"{storm}"' in printed
+    assert 'ignored' not in printed, printed
+
+
+@pytest.mark.timeout(600)
+@storms
+def test_rwlockfair_does_not_survive_it(storm: str) -> None:
+    code, printed = run_storm(storm, 'RWLockFair', seconds=1, patience=4)
+    assert code != 0, printed
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('reading_threads', [0, 1, 2])
+@pytest.mark.parametrize('inner', OPERATIONS)
+@pytest.mark.parametrize('outer', OPERATIONS)
+def test_an_operation_inside_another(
+    outer: str,
+    inner: str,
+    reading_threads: int,
+) -> None:
+    store = SteppingDict()
+    connector = LocalConnector(store, include_data_in_config=True)
+    connector.set(A, b'0')
+    connector.set(B, b'0')
+    leave = threading.Event()
+    readers = [
+        threading.Thread(
+            target=lambda: (connector.get(A), leave.wait(PATIENCE)),
+        )
+        for _ in range(reading_threads)
+    ]
+    for reader in readers:
+        reader.start()
+    results: list[Any] = []
+
+    def hook() -> None:
+        if threading.current_thread() is threading.main_thread():
+            store.hook = lambda: None
+            results.append(OPERATIONS[inner](connector))
+
+    store.hook = hook
+    results.append(OPERATIONS[outer](connector))
+    assert len(results) == 2
+    leave.set()
+    for reader in readers:
+        reader.join(PATIENCE)
+    # What was done inside is seen by the reads that follow.
+    for operation, result in zip((inner, outer), results):
+        if operation == 'put':
+            assert connector.get(result) == b'1'
+        elif operation == 'put_batch':
+            assert connector.get_batch(result) == [b'1', b'2']
+        elif operation == 'evict':
+            assert not connector.exists(A)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('inner', OPERATIONS)
+def test_inside_a_read_while_a_writer_waits_for_it(inner: str) -> None:
+    # The writer has the gate and waits for our own lock: we must let go of it
+    # before we queue, and read again what the writer may have changed.
+    store = SteppingDict()
+    waiting = threading.Event()
+
+    def about_to_block() -> None:
+        if threading.current_thread() is writer:
+            waiting.set()
+
+    def hook() -> None:
+        if threading.current_thread() is threading.main_thread():
+            store.hook = lambda: None
+            writer.start()
+            assert waiting.wait(PATIENCE)
+            OPERATIONS[inner](connector)
+
+    def write() -> None:
+        connector.set(A, b'new')
+        connector.set(B, b'new')
+
+    with instrumented_locks(about_to_block):
+        lock = BigReaderLock()
+        connector = LocalConnector(
+            store,
+            include_data_in_config=True,
+            lock=lock,
+        )
+        connector.set(A, b'old')
+        connector.set(B, b'old')
+        connector.get(A)
+        writer = threading.Thread(target=write, daemon=True)
+        store.hook = hook
+        read = connector.get_batch([A, B])
+        writer.join(PATIENCE)
+        assert not writer.is_alive()
+    # Not [old, new], which no moment had.
+    evicted = [None, b'old'], [None, b'new'], [b'new', b'new']
+    assert read in ([b'new', b'old'], [b'new', b'new'], *evicted)
+    assert connector.get(B) == b'new'

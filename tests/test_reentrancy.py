@@ -14,26 +14,7 @@ from tests.checks import B
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
 from tests.harness import PATIENCE
-from tests.harness import run_storm
 from tests.harness import SteppingDict
-
-storms = pytest.mark.parametrize('storm', ['handlers', 'finalizers'])
-
-
-@pytest.mark.timeout(600)
-@storms
-def test_a_storm_of_nested_operations(storm: str) -> None:
-    code, printed = run_storm(storm)
-    assert code == 0, printed
-    assert f'"{storm}"' in printed
-    assert 'ignored' not in printed, printed
-
-
-@pytest.mark.timeout(600)
-@storms
-def test_rwlockfair_does_not_survive_it(storm: str) -> None:
-    code, printed = run_storm(storm, 'RWLockFair', seconds=1, patience=4)
-    assert code != 0, printed
 
 
 @pytest.mark.timeout(60)

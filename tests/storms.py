@@ -495,7 +495,7 @@ def forks(storm: Storm) -> None:
 def readers(storm: Storm) -> None:
     """Readers that overlap all the time, and a writer among them."""
     connector = LocalConnector(
-        SteppingDict(hook=lambda: time.sleep(0.001)),
+        SteppingDict(hook=lambda: time.sleep(0.01)),
         lock=LOCKS[storm.lock](),
     )
     key = connector.new_key()
@@ -506,8 +506,8 @@ def readers(storm: Storm) -> None:
         while not storm.stop.is_set():
             connector.get(key)
 
-    start = threading.Barrier(5)
-    for _ in range(4):
+    start = threading.Barrier(9)
+    for _ in range(8):
         storm.start(read)
     start.wait()
     while storm.on():

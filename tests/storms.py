@@ -493,9 +493,26 @@ def forks(storm: Storm) -> None:
 
 
 def readers(storm: Storm) -> None:
-    """Readers that overlap all the time, and a writer among them."""
+    """Readers who leave the dict only when another is inside, and a writer.
+
+    So a lock that lets readers in while a writer waits is never free. One
+    that keeps them out has them leave after a moment.
+    """
+    inside = 0
+    changed = threading.Condition()
+
+    def linger() -> None:
+        nonlocal inside
+        if threading.current_thread() is threading.main_thread():
+            return
+        with changed:
+            inside += 1
+            changed.notify_all()
+            changed.wait_for(lambda: inside > 1, timeout=0.05)
+            inside -= 1
+
     connector = LocalConnector(
-        SteppingDict(hook=lambda: time.sleep(0.01)),
+        SteppingDict(hook=linger),
         lock=LOCKS[storm.lock](),
     )
     key = connector.new_key()

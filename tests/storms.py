@@ -73,6 +73,8 @@ class Worker:
         self.model: dict[LocalKey, bytes] = {}
         self.log: list[Any] = []
         self.number = 0
+        # Not shared: a child would find it locked, on free-threaded builds.
+        self.counts: Counter[str] = Counter()
 
     def value(self) -> bytes:
         self.number += 1
@@ -141,7 +143,7 @@ class Worker:
             while True:
                 self.steps()
         except InterruptError:
-            counts['interrupts'] += 1
+            self.counts['interrupts'] += 1
         self.settle()
 
     def settle(self) -> None:
@@ -149,7 +151,7 @@ class Worker:
         put: list[LocalKey] = []
         while len(self.log) > 1:
             begun, result, *self.log = self.log
-            counts['operations'] += 1
+            self.counts['operations'] += 1
             if begun[0] in ('put', 'put_batch'):
                 put.extend(result)
                 self.model.update(zip(result, begun[1]))
@@ -187,7 +189,7 @@ class Worker:
     def resolve(self, begun: Any) -> None:
         """Find out if an interrupted operation was done or not at all."""
         kind = begun[0]
-        counts['doubtful'] += 1
+        self.counts['doubtful'] += 1
         if kind in ('put', 'put_batch'):
             found = {
                 key: value
@@ -358,7 +360,7 @@ def handlers(storm: Storm) -> None:
             depth += 1
             inside.work()
             depth -= 1
-            counts['handlers'] += 1
+            inside.counts['handlers'] += 1
         signal.setitimer(
             signal.ITIMER_REAL,
             inside.random.uniform(10e-6, 300e-6),
@@ -457,9 +459,10 @@ def forks(storm: Storm) -> None:
         if pid == 0:
             code = 1
             try:
-                # A child that hangs ends with this signal.
+                # A child that hangs ends with this signal, and says where.
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(int(PATIENCE))
+                faulthandler.register(signal.SIGALRM, chain=True)
+                signal.alarm(int(PATIENCE / 2))
                 inspector.work()
                 key = connector.put(b'child')
                 assert connector.get(key) == b'child'
@@ -559,6 +562,8 @@ def main() -> None:
     STORMS[options.storm](storm)
     storm.audit()
     faulthandler.cancel_dump_traceback_later()
+    for worker in storm.workers:
+        counts.update(worker.counts)
     print(json.dumps(counts))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
+import sys
 import threading
 import traceback
 import weakref
@@ -33,7 +35,9 @@ def fork(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            # A child that hangs ends with this signal, and says where.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, sys.__stderr__, chain=True)
             signal.alarm(PATIENCE)
             work()
         except BaseException:

@@ -65,20 +65,30 @@ def test_an_operation_inside_another(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize('inner', OPERATIONS)
 def test_inside_a_read_while_a_writer_waits_for_it(inner: str) -> None:
-    # The writer has the gate and waits for our own lock: we must let go of it
-    # before we queue, and read again what the writer may have changed.
+    # Another reader has the gate, so we read under our own lock. When it has
+    # left, the writer has the gate and waits for that lock: we must let go of
+    # it before we queue, and read again what the writer may have changed.
     store = SteppingDict()
-    waiting = threading.Event()
+    inside, leave, waiting = (threading.Event() for _ in range(3))
 
     def about_to_block() -> None:
         if threading.current_thread() is writer:
             waiting.set()
 
+    def await_writer() -> None:
+        assert waiting.wait(PATIENCE)
+        waiting.clear()
+
     def hook() -> None:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is reader:
+            inside.set()
+            assert leave.wait(PATIENCE)
+        elif threading.current_thread() is threading.main_thread():
             store.hook = lambda: None
             writer.start()
-            assert waiting.wait(PATIENCE)
+            await_writer()  # At the gate.
+            leave.set()
+            await_writer()  # For us.
             OPERATIONS[inner](connector)
 
     def write() -> None:
@@ -86,20 +96,22 @@ def test_inside_a_read_while_a_writer_waits_for_it(inner: str) -> None:
         connector.set(B, b'new')
 
     with instrumented_locks(about_to_block):
-        lock = BigReaderLock()
         connector = LocalConnector(
             store,
             include_data_in_config=True,
-            lock=lock,
+            lock=BigReaderLock(),
         )
         connector.set(A, b'old')
         connector.set(B, b'old')
-        connector.get(A)
+        reader = threading.Thread(target=connector.get, args=(A,), daemon=True)
         writer = threading.Thread(target=write, daemon=True)
         store.hook = hook
+        reader.start()
+        assert inside.wait(PATIENCE)
         read = connector.get_batch([A, B])
-        writer.join(PATIENCE)
-        assert not writer.is_alive()
+        for thread in (reader, writer):
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
     # Not [old, new], which no moment had.
     evicted = [None, b'old'], [None, b'new'], [b'new', b'new']
     assert read in ([b'new', b'old'], [b'new', b'new'], *evicted)

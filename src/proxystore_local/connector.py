@@ -258,7 +258,7 @@ class LocalConnector:
             TypeError: If any object is not bytes-like; none is stored then.
         """
         values = list(objs)
-        if not _ONLY_BYTES.issuperset(map(type, values)):
+        if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]
         keys = mint_batch(len(values))
         self._exclusive(self._update, dict(zip(keys, values)))
@@ -277,9 +277,6 @@ class LocalConnector:
         """
         value = obj if type(obj) is bytes else _as_bytes(obj)
         self._exclusive(self._set, key, value)
-
-
-_ONLY_BYTES = frozenset({bytes})
 
 
 def _as_bytes(obj: Buffer) -> bytes:

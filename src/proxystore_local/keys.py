@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
 from typing import NamedTuple
 
@@ -30,17 +31,17 @@ _TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
 _PLACES = [place for place, form in enumerate(_LINE) if form in b'xV']
 _BYTES = 16  # Of a UUID. Its text has no place for the last random digit.
 
-# Keys that are minted and not yet handed out. pop() is atomic, so no two
-# threads get the same.
-_pool: list[LocalKey] = []
-_POOL_SIZE = 256
+# Each thread has some keys in store, as .pool, and how many it last minted, as
+# .minted: as a thread goes on it mints more of them at once.
+_mine = threading.local()
+_FIRST_POOL = 16
+_LARGEST_POOL = 256
 
 
 def _renew_pool() -> None:
-    # Not clear(), since on a free-threaded build the child may find the list
-    # locked, by a thread that it does not have.
-    global _pool  # noqa: PLW0603
-    _pool = []
+    # Not clear(): a thread that a signal handler interrupted to fork may be
+    # about to fill the old one, on both sides.
+    _mine.pool = []
 
 
 if hasattr(os, 'register_at_fork'):
@@ -58,13 +59,19 @@ def mint() -> LocalKey:
         [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
     """
     while True:
-        pool = _pool
         try:
-            return pool.pop()
-        except IndexError:
-            # If a signal handler forks meanwhile, this goes to a pool that
-            # neither side uses any more.
-            pool.extend(_mint_at_once(_POOL_SIZE))
+            return _mine.pool.pop()  # type: ignore[no-any-return]
+        except (AttributeError, IndexError):
+            _fill_pool()
+
+
+def _fill_pool() -> None:
+    """Mint keys for the calling thread's pool, which is empty or missing."""
+    pool = _mine.__dict__.setdefault('pool', [])
+    minted = _mine.__dict__.get('minted', 0)
+    count = min(max(_FIRST_POOL, 2 * minted), _LARGEST_POOL)
+    pool.extend(_mint_at_once(count))
+    _mine.minted = count
 
 
 def mint_batch(count: int) -> list[LocalKey]:
@@ -76,7 +83,7 @@ def mint_batch(count: int) -> list[LocalKey]:
     Returns:
         As many keys, each as [`mint()`][proxystore_local.keys.mint] makes it.
     """
-    if count < _POOL_SIZE:
+    if count < _LARGEST_POOL:
         return [mint() for _ in range(count)]
     return _mint_at_once(count)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -14,7 +15,9 @@ from itertools import takewhile
 from operator import attrgetter
 from operator import call
 from operator import methodcaller
+from threading import get_ident
 from time import monotonic
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 from typing import get_args
@@ -39,54 +42,51 @@ except RuntimeError as error:
     # a signal handler raises.
     _NOT_HELD = error.args
 
-# Readers go back to their own locks after so many reads in a row at the gate,
-# but not before so many times as long as the last write had to wait: so that
-# writers lose a tenth of their time at most, as BRAVO has it.
-_READS_TO_BIAS = 32
-_UNBIASED = 9.0
+# After a writer had to wait for readers, readers wait at the gate, rather than
+# pass it, for this many times as long, so that writers lose a tenth of their
+# time at most, as BRAVO has it; but for no more than so many seconds.
+_INHIBITED = 9.0
+_LONGEST_INHIBITED = 0.1
+
+# Without a GIL, threads that use the same objects at once slow each other down
+# by far more than they gain, since each use counts references. So a thread
+# that finds the gate taken first sleeps for so many seconds, tries the gate a
+# few times, and does so a few times over. A reader does it once, and if that
+# did not help, the next so many readers do not.
+_BACKOFF = (
+    () if getattr(sys, '_is_gil_enabled', lambda: True)() else (2e-3,) * 4
+)
+_TRIES = 3
+_READS_WITHOUT_BACKOFF = 100
 
 
-class _Reader:
-    """A thread's own lock, as that thread has it and nobody else.
+class _Hints:
+    """What threads tell each other about a lock without having its gate.
+
+    All of it is about speed and fairness.
 
     Attributes:
-        key: The same lock as writers have it.
+        writer_waits: Readers should not pass the gate.
+        inhibited_until: Nor before this, in seconds of the monotonic clock.
+        reads_without_backoff: Readers who need not sleep first.
     """
 
-    __slots__ = ('__weakref__', 'acquire', 'key', 'release')
+    __slots__ = ('inhibited_until', 'reads_without_backoff', 'writer_waits')
 
-    def __init__(self, forget: Callable[[_ReaderKey], None]) -> None:
-        lock = threading.RLock()
-        # Bound once, since binding takes a good part of an uncontended call.
-        self.acquire = lock.acquire
-        self.release = lock.release
-        self.key = _ReaderKey(self, forget)
-        self.key.acquire = lock.acquire
-        self.key.release = lock.release
-
-
-class _ReaderKey(weakref.ref[_Reader]):
-    """A thread's own lock, as writers have it: it tells if the thread ends."""
-
-    __slots__ = ('acquire', 'release')
-
-    acquire: Callable[..., bool]
-    release: Callable[[], None]
-
-    # By identity, whereas a plain reference asks the object that has gone.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __init__(self) -> None:
+        self.writer_waits = False
+        self.inhibited_until = 0.0
+        self.reads_without_backoff = 0
 
 
 class BigReaderLock:
     """Reader-writer lock that makes a read about as cheap as a mutex does.
 
-    Every thread that reads has a lock of its own and takes only that, so
-    readers never meet. A writer takes the gate, which admits one thread, and
-    waits until every reader's own lock was free once. From then on readers
-    queue at the gate as well, and the lock is a mutex, until reads prevail
-    again. So neither readers nor writers starve, and writes that follow each
-    other wait only for the gate.
+    There is a gate, a mutex that readers and writers take alike, since one
+    mutex that is free costs less than any count of readers. A reader who
+    finds the gate taken by another reader takes a lock of its own instead,
+    and reads beside it. A writer takes the gate, closes the way past it, and
+    waits until every reader's own lock was free once.
 
     It runs an operation for its caller, rather than being held by the caller,
     and gives every operation these guarantees: an exception that a signal
@@ -96,21 +96,23 @@ class BigReaderLock:
 
     Source: the big-reader lock of Linux 2.4 (brlock), also known as
     distributed reader-writer lock: a lock for each reader, and writers take
-    them all. When readers use their own locks is decided as in BRAVO (Dice
-    and Kogan, Biased Locking for Reader-Writer Locks, USENIX ATC 2019).
+    them all. That readers bypass another lock, and how a writer that had to
+    wait stops them, is from BRAVO (Dice and Kogan, Biased Locking for
+    Reader-Writer Locks, USENIX ATC 2019).
     """
 
     # Rules that all methods keep:
     #
-    # 1. A thread blocks on the gate only while it holds no lock of ours. So
-    #    whoever has the gate finds every reader's lock free as soon as the
-    #    reads under way are over.
-    # 2. A thread enters itself in _readers at the gate, before it first reads.
-    #    So whoever has the gate finds there all threads that can be reading.
-    # 3. _biased and _drained change at the gate only. A reader reads under its
-    #    own lock only if it finds _biased true after it took the lock. While
-    #    _drained is true, every reader's lock was free once after _biased had
-    #    become false: so nobody reads but at the gate.
+    # 1. Who reads has the gate; or has its own lock, which is in _entered, and
+    #    found _own to be that dict after it took the lock. Who writes has the
+    #    gate, has set _own to None, and has then found each lock in _entered
+    #    free once. So a reader who takes one of these later finds _own None.
+    # 2. A reader who enters its lock too late for the writer finds _own None
+    #    as well: to enter a lock and to copy all are calls on one dict, which
+    #    has a lock for them inside (or the GIL).
+    # 3. A thread that blocks on the gate holds no lock of ours. So whoever
+    #    has the gate finds every reader's lock free as soon as the reads
+    #    under way are over.
     # 4. An interrupt (an exception from a signal handler, or set by another
     #    thread) comes right after a call returns, when a Python function is
     #    entered or at a backward jump, or from a call that blocks; nowhere
@@ -123,16 +125,16 @@ class BigReaderLock:
 
     def __init__(self) -> None:
         self._gate = threading.RLock()
-        # The _Reader of each thread as .reader, and its key as .key.
-        self._mine = threading.local()
-        # The own lock of each thread that reads. When the thread ends its
-        # _Reader goes, and with that the key discards itself.
-        self._readers: set[_ReaderKey] = set()
-        self._biased = True  # Readers may read under their own locks.
-        self._drained = False  # No reader reads under its own lock.
-        self._writing = False  # Whoever has the gate is inside a write.
-        self._reads = 0  # At the gate, since the last write.
-        self._unbiased_until = 0.0  # On the monotonic clock, in seconds.
+        # Bound once, since binding takes a good part of an uncontended call.
+        self._acquire = self._gate.acquire
+        self._release = self._gate.release
+        # The own lock of each thread that passed the gate since a writer last
+        # waited for them, by its identity. Another thread may have that later,
+        # and then the lock.
+        self._entered: dict[int, Any] = {}
+        # The same, or None while somebody writes.
+        self._own: dict[int, Any] | None = self._entered
+        self._hints = _Hints()
         self._number = next(_numbers)
         _locks.add(weakref.ref(self, _locks.discard))
 
@@ -151,34 +153,19 @@ class BigReaderLock:
         Returns:
             What the operation returns.
         """
+        taken = True  # Unless acquire() returns and says otherwise.
         try:
-            reader = self._mine.reader
-        except AttributeError:
-            reader = self._introduce()
-        while self._biased:
-            try:
-                reader.acquire()
-                biased = self._biased
-                if biased:
-                    result = operation(argument)
-            except BaseException:
+            taken = self._acquire(False)
+            if taken:
+                return operation(argument)
+        finally:
+            if taken:
                 try:
-                    reader.release()
+                    self._release()
                 except RuntimeError as error:
                     if error.args != _NOT_HELD:
                         raise
-                raise
-            try:
-                reader.release()
-            except RuntimeError as error:
-                if error.args != _NOT_HELD:
-                    raise
-                # An operation inside this one let go of the lock, see
-                # _let_go(): what was read may be of two moments.
-                continue
-            if biased:
-                return result
-        return self._shared_at_gate(operation, argument)
+        return self._shared_beside(operation, argument)
 
     def exclusive(
         self,
@@ -194,82 +181,138 @@ class BigReaderLock:
         Returns:
             What the operation returns.
         """
-        gate = self._gate
-        taken = True  # Unless acquire() returns and says otherwise.
-        writing = None
+        own = None
         try:
-            taken = gate.acquire(False)
-            if not taken:
-                self._let_go()
-                start = monotonic()
-                taken = True
-                gate.acquire()
-                self._stay_unbiased(start)
-            writing = self._writing
-            self._writing = True
-            if not self._drained:
-                readers = self._readers
-                if readers and (
-                    len(readers) > 1
-                    or self._mine.__dict__.get('key') not in readers
-                ):
-                    self._drain()
-            self._reads = 0
+            if not self._acquire(False):
+                self._wait_to_write()
+            own = self._own  # None inside another write of our own.
+            self._own = None
+            if own is None or own.copy():
+                self._wait_for_readers()
+                self._entered = {}
             return operation(*arguments)
         finally:
-            if writing is not None:
-                self._writing = writing
-            if taken:
-                try:
-                    gate.release()
-                except RuntimeError as error:
-                    if error.args != _NOT_HELD:
-                        raise
+            if own is not None:
+                self._own = self._entered
+            try:
+                self._release()
+            except RuntimeError as error:
+                if error.args != _NOT_HELD:
+                    raise
 
-    def _shared_at_gate(
+    def _shared_beside(
         self,
         operation: Callable[[ArgumentT], ResultT],
         argument: ArgumentT,
     ) -> ResultT:
-        """Run an operation as the only one, since readers are not biased."""
-        gate = self._gate
-        taken = True
-        try:
-            taken = gate.acquire(False)
-            if not taken:
-                self._let_go()
-                taken = True
-                gate.acquire()
-            self._reads += 1
-            # Not from inside a write: readers would come in beside it.
-            if self._reads > _READS_TO_BIAS and not self._writing:
-                self._reads = 0
-                if monotonic() > self._unbiased_until:
-                    self._drained = False
-                    self._biased = True
-            return operation(argument)
-        finally:
-            if taken:
-                try:
-                    gate.release()
-                except RuntimeError as error:
-                    if error.args != _NOT_HELD:
-                        raise
+        """Run an operation that only reads, since the gate is taken."""
+        hints = self._hints
+        if _BACKOFF or hints.inhibited_until:
+            taken = True
+            try:
+                taken = self._hold_back()
+                if taken:
+                    return operation(argument)
+            finally:
+                if taken:
+                    try:
+                        self._release()
+                    except RuntimeError as error:
+                        if error.args != _NOT_HELD:
+                            raise
+        ident = get_ident()
+        while True:
+            own = self._own
+            lock = None
+            try:
+                if own is None or hints.writer_waits:
+                    try:
+                        self._wait_for_gate()
+                        lock = self._entered.setdefault(
+                            ident,
+                            threading.RLock(),
+                        )
+                        lock.acquire()
+                    finally:
+                        # Who waits at the gate shall read beside us.
+                        try:
+                            self._release()
+                        except RuntimeError as error:
+                            if error.args != _NOT_HELD:
+                                raise
+                    result = operation(argument)
+                    entered = True
+                else:
+                    lock = own.get(ident)
+                    if lock is None:
+                        lock = own.setdefault(ident, threading.RLock())
+                    lock.acquire()
+                    entered = self._own is own
+                    if entered:
+                        result = operation(argument)
+            except BaseException:
+                if lock is not None:
+                    try:
+                        lock.release()
+                    except RuntimeError as error:
+                        if error.args != _NOT_HELD:
+                            raise
+                raise
+            try:
+                lock.release()
+            except RuntimeError as error:
+                if error.args != _NOT_HELD:
+                    raise
+                # An operation inside this one let go of the lock, see
+                # _let_go(): what was read may be of two moments.
+                continue
+            if entered:
+                return result
 
-    def _introduce(self) -> _Reader:
-        """Make the lock of the calling thread, and enter it for writers.
+    def _hold_back(self) -> bool:
+        """Wait for the gate for a while, before passing it.
 
-        Interrupted half way, a thread may do this twice: a key whose _Reader
-        was not published discards itself at once.
+        Returns:
+            If the gate is taken now.
         """
-        reader = _Reader(self._readers.discard)
-        self._shared_at_gate(self._readers.add, reader.key)
-        self._mine.key = reader.key
-        self._mine.reader = reader
-        return reader
+        hints = self._hints
+        remaining = hints.inhibited_until - monotonic()
+        if remaining > 0:
+            self._let_go()
+            return self._acquire(True, remaining)
+        hints.inhibited_until = 0.0
+        if not _BACKOFF:
+            return False
+        if hints.reads_without_backoff > 0:
+            hints.reads_without_backoff -= 1
+            return False
+        sleep(_BACKOFF[0])
+        hints.reads_without_backoff = _READS_WITHOUT_BACKOFF
+        if any(map(self._acquire, repeat(False, _TRIES))):
+            hints.reads_without_backoff = 0
+            return True
+        return False
 
-    def _drain(self, patience: float = -1) -> bool:
-        """Wait, at the gate, until no reader reads under its own lock.
+    def _wait_to_write(self) -> None:
+        """Take the gate, which another thread has, before those who read."""
+        hints = self._hints
+        try:
+            hints.writer_waits = True
+            self._wait_for_gate()
+        finally:
+            hints.writer_waits = False
+
+    def _wait_for_gate(self) -> None:
+        """Take the gate, which another thread has."""
+        self._let_go()
+        for seconds in _BACKOFF:
+            sleep(seconds)
+            if any(map(self._acquire, repeat(False, _TRIES))):
+                return
+        self._acquire()
+
+    def _wait_for_readers(self, patience: float = -1) -> bool:
+        """Wait, at the gate, until each reader's own lock was free once.
 
         Args:
             patience: Seconds to wait for each reader; -1 is for ever.
@@ -278,33 +321,44 @@ class BigReaderLock:
             If it came to that.
         """
         start = monotonic()
-        self._biased = False  # So that no reader comes back.
+        waited = False
         self._let_go()
-        for key in [*self._readers]:
+        for lock in self._entered.copy().values():
+            taken = True
             try:
-                free = key.acquire(True, patience)
+                taken = lock.acquire(False)
+                if not taken:
+                    waited = taken = True
+                    taken = lock.acquire(True, patience)
             finally:
-                try:
-                    key.release()
-                except RuntimeError as error:
-                    if error.args != _NOT_HELD:
-                        raise
-            if not free:
+                if taken:
+                    try:
+                        lock.release()
+                    except RuntimeError as error:
+                        if error.args != _NOT_HELD:
+                            raise
+            if not taken:
                 return False
-        self._stay_unbiased(start)
-        # Unless a signal handler read so often meanwhile.
-        self._drained = not self._biased
-        return self._drained
+        if waited:
+            end = monotonic()
+            inhibited = min(_INHIBITED * (end - start), _LONGEST_INHIBITED)
+            self._hints.inhibited_until = end + inhibited
+        return True
 
-    def _stay_unbiased(self, start: float) -> None:
-        """At the gate, keep readers from their own locks for a while.
+    def _close(self, patience: float) -> bool:
+        """Keep all others out, at the gate, until a fork is over.
 
         Args:
-            start: When the write that has the gate began to wait, in seconds.
+            patience: Seconds to wait for each reader; -1 is for ever.
+
+        Returns:
+            If it came to that.
         """
-        end = monotonic()
-        until = end + _UNBIASED * (end - start)
-        self._unbiased_until = max(self._unbiased_until, until)
+        if self._own is not None:
+            reopen = partial(setattr, self, '_own', self._entered)
+            _held.append(SimpleNamespace(release=reopen))
+            self._own = None
+        return self._wait_for_readers(patience)
 
     def _let_go(self) -> None:
         """Let go of the calling thread's own lock.
@@ -313,11 +367,11 @@ class BigReaderLock:
         finalizer or a signal handler has interrupted. The read notices, and
         starts over.
         """
-        reader = self._mine.__dict__.get('reader')
-        if reader is not None:
+        lock = self._entered.get(get_ident())
+        if lock is not None:
             try:
                 # As often as it is held: the last release raises.
-                deque(map(call, repeat(reader.release)), maxlen=0)
+                deque(map(call, repeat(lock.release)), maxlen=0)
             except RuntimeError as error:
                 if error.args != _NOT_HELD:
                     raise
@@ -328,8 +382,9 @@ _locks: set[weakref.ref[BigReaderLock]] = set()
 _numbers = count()
 
 # A thread that forks holds _forking meanwhile, and the gates of all locks in
-# _taken. The gates are in _held, above a marker: _releases, whenever it is
-# asked, pops and releases one, and is true for a marker, where any() stops.
+# _taken, which it has closed. What undoes that is in _held, above a marker:
+# _releases, whenever it is asked, pops and undoes one thing, and is true for a
+# marker, where any() stops.
 _forking = threading.RLock()
 _taken: set[BigReaderLock] = set()
 _held: list[Any] = []
@@ -347,7 +402,7 @@ def _before_fork() -> None:
     more = True
     while more:
         try:
-            more = _take_next()
+            more = _take_more()
         except BaseException as error:
             # Raised when all are taken, since the fork goes on without us.
             interrupt = error
@@ -355,31 +410,30 @@ def _before_fork() -> None:
         raise interrupt
 
 
-def _take_next() -> bool:
-    """Take one more lock: always the oldest, so that no two forks deadlock.
+def _take_more() -> bool:
+    """Take the locks that are not taken yet, the oldest first.
 
     A thread inside an operation on a later lock may need an earlier one for a
     finalizer. So after a while let go of all and start anew.
 
     Returns:
-        If there was one more.
+        If there may be more.
     """
     locks = {lock for key in [*_locks] if (lock := key())} - _taken
-    if not locks:
-        return False
-    lock = min(locks, key=attrgetter('_number'))
-    patience = _FORK_PATIENCE if _taken else -1
-    held = len(_held)
-    lock._let_go()
-    acquire = methodcaller('acquire', True, patience)
-    _held.extend(takewhile(acquire, (lock._gate,)))
-    if len(_held) > held and (lock._drained or lock._drain(patience)):
-        _taken.add(lock)
-    else:
-        any(_releases)
-        _held.append(_MARKER)
-        _taken.clear()
-    return True
+    for lock in sorted(locks, key=attrgetter('_number')):
+        patience = _FORK_PATIENCE if _taken else -1
+        held = len(_held)
+        lock._let_go()
+        acquire = methodcaller('acquire', True, patience)
+        _held.extend(takewhile(acquire, (lock._gate,)))
+        if len(_held) > held and lock._close(patience):
+            _taken.add(lock)
+        else:
+            any(_releases)
+            _held.append(_MARKER)
+            _taken.clear()
+            return True
+    return bool(locks)
 
 
 def _after_fork_in_child() -> None:
@@ -390,6 +444,10 @@ def _after_fork_in_child() -> None:
     _locks = set()
     for lock in _taken:
         _locks.add(weakref.ref(lock, _locks.discard))
+        lock._entered = {}
+        lock._hints = _Hints()
+        if lock._own is not None:
+            lock._own = lock._entered
     _taken.clear()
 
 

@@ -12,6 +12,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from typing import TypeAlias
@@ -19,8 +20,10 @@ from typing import TypeAlias
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local.locks import ReaderWriterLock
+from tests.harness import instrumented_locks
 from tests.harness import Meeting
 from tests.harness import PATIENCE
+from tests.harness import ReportingLock
 from tests.harness import SteppingDict
 
 LockMaker: TypeAlias = Callable[..., ReaderWriterLock]
@@ -100,6 +103,61 @@ def check_readers_share(make_lock: LockMaker) -> None:
     for first, second in itertools.product(READS, repeat=2):
         how_far, _, _ = meet(make_lock, READS[first], READS[second])
         assert how_far == 'inside', f'{second} during {first}: {how_far}'
+
+
+def check_readers_share_after_writes(make_lock: LockMaker) -> None:
+    """Many reads are inside the dict at once, again after each write."""
+    store = SteppingDict()
+    connector = LocalConnector(
+        store,
+        lock=make_lock(lock_factory=threading.Lock),
+    )
+    count = 5
+    inside = threading.Barrier(count)
+
+    def read(_: int) -> None:
+        connector.get(A)
+
+    for _ in range(3):
+        connector.put_batch([b'0', b'0'])
+        connector.set(A, b'0')
+        store.hook = lambda: inside.wait(PATIENCE)
+        in_parallel(3, *[read] * count)
+        store.hook = lambda: None
+
+
+def check_queued_readers_share(make_lock: LockMaker) -> None:
+    """Reads that waited for a write are inside the dict at once."""
+    count = 3
+    blocked = threading.Semaphore(0)
+    inside = threading.Barrier(count)
+
+    def hook() -> None:
+        if threading.current_thread() is threading.main_thread():
+            reads.extend(pool.submit(connector.get, A) for _ in range(count))
+            for _ in range(count):
+                assert blocked.acquire(timeout=PATIENCE)
+        else:
+            inside.wait(PATIENCE)
+
+    store = SteppingDict()
+    reads: list[Future[bytes | None]] = []
+    with (
+        instrumented_locks(blocked.release),
+        ThreadPoolExecutor(count) as pool,
+    ):
+        connector = LocalConnector(
+            store,
+            lock=make_lock(
+                lock_factory=lambda: ReportingLock(
+                    threading.Lock(),
+                    blocked.release,
+                ),
+            ),
+        )
+        store.hook = hook
+        connector.set(A, b'1')
+        assert [read.result() for read in reads] == [b'1'] * count
 
 
 def check_writers_exclude(make_lock: LockMaker) -> None:
@@ -230,4 +288,11 @@ CHECKS: dict[str, Check] = {
     name.removeprefix('check_'): check
     for name, check in list(globals().items())
     if name.startswith('check_')
+}
+
+# Those that hold without a lock, and fail with one that is not shared.
+SHARING = {
+    'readers_share',
+    'readers_share_after_writes',
+    'queued_readers_share',
 }

@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import os
 import signal
-import sys
 import threading
 import traceback
 import weakref
@@ -37,7 +36,7 @@ def fork(work: Callable[[], object]) -> int:
         try:
             # A child that hangs ends with this signal, and says where.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            faulthandler.register(signal.SIGALRM, sys.__stderr__, chain=True)
+            faulthandler.register(signal.SIGALRM, 2, chain=True)
             signal.alarm(PATIENCE)
             work()
         except BaseException:

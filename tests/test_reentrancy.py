@@ -116,3 +116,28 @@ def test_inside_a_read_while_a_writer_waits_for_it(inner: str) -> None:
     evicted = [None, b'old'], [None, b'new'], [b'new', b'new']
     assert read in ([b'new', b'old'], [b'new', b'new'], *evicted)
     assert connector.get(B) == b'new'
+
+
+@pytest.mark.timeout(60)
+def test_a_read_that_always_writes_runs_again_but_once() -> None:
+    lock = BigReaderLock()
+    inside, leave = threading.Event(), threading.Event()
+    runs = 0
+
+    def linger(_: object) -> None:
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def write_in_the_middle(_: object) -> None:
+        nonlocal runs
+        runs += 1
+        leave.set()
+        lock.exclusive(lambda: None)
+
+    reader = threading.Thread(target=lock.shared, args=(linger, None))
+    reader.start()
+    assert inside.wait(PATIENCE)
+    lock.shared(write_in_the_middle, None)
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
+    assert runs == 2

@@ -265,9 +265,19 @@ class BigReaderLock:
                     raise
                 # An operation inside this one let go of the lock, see
                 # _let_go(): what was read may be of two moments.
-                continue
+                break
             if entered:
                 return result
+        # Not beside others, so that nobody makes us let go once more.
+        try:
+            self._wait_for_gate()
+            return operation(argument)
+        finally:
+            try:
+                self._release()
+            except RuntimeError as error:
+                if error.args != _NOT_HELD:
+                    raise
 
     def _hold_back(self) -> bool:
         """Wait for the gate for a while, before passing it.

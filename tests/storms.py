@@ -379,14 +379,20 @@ def handlers(storm: Storm) -> None:
 class CollectingDict(dict[LocalKey, bytes]):
     """A dict in one of whose writes in ten the garbage collector runs.
 
-    So that finalizers run inside writes, which a dict leaves to chance.
+    And finds litter. So finalizers run inside writes for sure, which a dict
+    leaves to chance.
     """
 
     writes = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.litter: Callable[[], object] = lambda: None
+
     def collect(self) -> None:
         self.writes += 1
         if self.writes % 10 == 0:
+            self.litter()
             gc.collect(0)
 
     def __setitem__(self, key: LocalKey, value: bytes) -> None:
@@ -429,6 +435,9 @@ def finalizers(storm: Storm) -> None:
     # Free-threaded builds wait for more garbage, unless the second is 0.
     gc.set_threshold(3, 0 if FREE_THREADED else 10)
     me = storm.worker('littering')
+    store = storm.connector._store
+    assert isinstance(store, CollectingDict)
+    store.litter = lambda: Litter(storm.connector, [])
 
     def come_and_go() -> None:
         while not storm.stop.is_set():
@@ -445,6 +454,7 @@ def finalizers(storm: Storm) -> None:
             for _ in range(10):
                 Litter(storm.connector, [])
             me.work()
+    store.litter = lambda: None
 
 
 def forks(storm: Storm) -> None:

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import queue
@@ -233,13 +234,34 @@ def make_batches(connector: LocalConnector, stop: threading.Event) -> None:
             connector.evict(key)
 
 
+class HookedDict(dict[LocalKey, bytes]):
+    """A dict that calls a hook in the middle of a write.
+
+    So that what a plain dict leaves to chance happens inside writes for sure.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook: Callable[[], object] = lambda: None
+
+    def __setitem__(self, key: LocalKey, value: bytes) -> None:
+        super().__setitem__(key, value)
+        self.hook()
+
+    def pop(self, *arguments: Any) -> Any:
+        value = super().pop(*arguments)
+        self.hook()
+        return value
+
+
 class Storm:
     """A connector, busy threads on it, and the audit in the end."""
 
     def __init__(self, storm: str, lock: str, seconds: float) -> None:
         self.lock = lock
+        self.hooked = HookedDict()
         self.connector = LocalConnector(
-            CollectingDict() if storm == 'finalizers' else {},
+            self.hooked if storm in ('finalizers', 'handlers') else {},
             lock=LOCKS[lock](),
         )
         self.stop = threading.Event()
@@ -366,43 +388,20 @@ def handlers(storm: Storm) -> None:
             inside.random.uniform(10e-6, 300e-6),
         )
 
+    def hook() -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGALRM)
+
     outside = storm.worker('handled')
     signal.signal(signal.SIGALRM, handler)
+    storm.hooked.hook = hook
     with storm.busy():
         signal.setitimer(signal.ITIMER_REAL, 100e-6)
         while storm.on():
             outside.work()
+        storm.hooked.hook = lambda: None
         signal.signal(signal.SIGALRM, lambda *_: None)
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-class CollectingDict(dict[LocalKey, bytes]):
-    """A dict in one of whose writes in ten the garbage collector runs.
-
-    And finds litter. So finalizers run inside writes for sure, which a dict
-    leaves to chance.
-    """
-
-    writes = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.litter: Callable[[], object] = lambda: None
-
-    def collect(self) -> None:
-        self.writes += 1
-        if self.writes % 10 == 0:
-            self.litter()
-            gc.collect(0)
-
-    def __setitem__(self, key: LocalKey, value: bytes) -> None:
-        super().__setitem__(key, value)
-        self.collect()
-
-    def pop(self, *arguments: Any) -> Any:
-        value = super().pop(*arguments)
-        self.collect()
-        return value
 
 
 class Litter:
@@ -435,9 +434,12 @@ def finalizers(storm: Storm) -> None:
     # Free-threaded builds wait for more garbage, unless the second is 0.
     gc.set_threshold(3, 0 if FREE_THREADED else 10)
     me = storm.worker('littering')
-    store = storm.connector._store
-    assert isinstance(store, CollectingDict)
-    store.litter = lambda: Litter(storm.connector, [])
+    writes = itertools.count()
+
+    def hook() -> None:
+        if next(writes) % 10 == 0:
+            Litter(storm.connector, [])
+            gc.collect(0)
 
     def come_and_go() -> None:
         while not storm.stop.is_set():
@@ -448,13 +450,14 @@ def finalizers(storm: Storm) -> None:
             reader.join()
             counts['threads'] += 1
 
+    storm.hooked.hook = hook
     with storm.busy():
         storm.start(come_and_go)
         while storm.on():
             for _ in range(10):
                 Litter(storm.connector, [])
             me.work()
-    store.litter = lambda: None
+    storm.hooked.hook = lambda: None
 
 
 def forks(storm: Storm) -> None:

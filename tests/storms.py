@@ -524,7 +524,7 @@ def readers(storm: Storm) -> None:
         with changed:
             inside += 1
             changed.notify_all()
-            changed.wait_for(lambda: inside > 1, timeout=0.05)
+            changed.wait_for(lambda: inside > 1, timeout=0.5)
             inside -= 1
 
     connector = LocalConnector(

@@ -1,0 +1,204 @@
+"""The linearizability checker decides as a search through all orders does."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import example
+from hypothesis import given
+
+from proxystore_local import LocalKey
+from tests.linearizability import apply
+from tests.linearizability import assert_linearizable
+from tests.linearizability import Call
+from tests.linearizability import linearize
+
+A, B, C = map(LocalKey, 'abc')
+OLD = {A: b'old', B: b'old'}
+
+
+def call(
+    name: str,
+    *arguments: Any,
+    result: Any = None,
+    at: tuple[int, int],
+    thread: int = 0,
+) -> Call:
+    return Call(thread, name, arguments, result, *at)
+
+
+# Histories on a dict of OLD: those that are linearizable, and those that are
+# not, though each of their calls makes sense by itself.
+GOOD = {
+    'nothing': [],
+    'in turn': [
+        call('set', A, b'new', at=(0, 1)),
+        call('get', A, result=b'new', at=(2, 3)),
+    ],
+    'a read beside a write sees it': [
+        call('set', A, b'new', at=(0, 9)),
+        call('get', A, result=b'new', at=(1, 2)),
+    ],
+    'a read beside a write does not see it yet': [
+        call('set', A, b'new', at=(0, 9)),
+        call('get', A, result=b'old', at=(1, 2)),
+    ],
+    'one read sees a write, a later one beside both does too': [
+        call('set', A, b'new', at=(0, 9)),
+        call('get', A, result=b'old', at=(1, 2)),
+        call('get', A, result=b'new', at=(3, 4)),
+    ],
+    'the order of writes is that of the reads, not of their starts': [
+        call('set', A, b'first', at=(0, 9)),
+        call('set', A, b'second', at=(1, 9)),
+        call('get', A, result=b'second', at=(2, 3)),
+        call('get', A, result=b'first', at=(4, 5)),
+    ],
+    'every operation': [
+        call('put', b'1', result=C, at=(0, 1)),
+        call('exists', C, result=True, at=(2, 3)),
+        call('evict', C, at=(4, 5)),
+        call('exists', C, result=False, at=(6, 7)),
+        call('put_batch', [b'2', b'3'], result=[A, C], at=(8, 9)),
+        call('get_batch', [C, B, A], result=[b'3', b'old', b'2'], at=(10, 11)),
+        call('evict', B, at=(12, 13)),
+        call('get_batch', [B, A], result=[None, b'2'], at=(14, 15)),
+        call('__len__', result=2, at=(16, 17)),
+        call('connect', at=(18, 19)),
+        call(
+            'config',
+            result={
+                'include_data_in_config': True,
+                'store_dict': {A: b'2', C: b'3'},
+            },
+            at=(20, 21),
+        ),
+    ],
+}
+BAD = {
+    'a write is lost': [
+        call('set', A, b'new', at=(0, 1)),
+        call('get', A, result=b'old', at=(2, 3)),
+    ],
+    'a write is seen before it began': [
+        call('get', A, result=b'new', at=(0, 1)),
+        call('set', A, b'new', at=(2, 3)),
+    ],
+    'a write is seen and then not': [
+        call('set', A, b'new', at=(0, 9)),
+        call('get', A, result=b'new', at=(1, 2)),
+        call('get', A, result=b'old', at=(3, 4)),
+    ],
+    'two readers see two writes in different orders': [
+        call('set', A, b'1', at=(0, 9)),
+        call('set', A, b'2', at=(0, 9)),
+        call('get', A, result=b'1', at=(10, 11)),
+        call('get', A, result=b'2', at=(12, 13)),
+    ],
+    'half of a batch is seen': [
+        call('put_batch', [b'new', b'new'], result=[A, B], at=(0, 9)),
+        call('get_batch', [A, B], result=[b'new', b'old'], at=(1, 8)),
+    ],
+    'half of a batch is seen in two reads': [
+        call('put_batch', [b'new', b'new'], result=[A, B], at=(0, 9)),
+        call('get', A, result=b'new', at=(1, 2)),
+        call('get', B, result=b'old', at=(3, 4)),
+    ],
+    'half of a batch is counted': [
+        call('evict', A, at=(0, 1)),
+        call('put_batch', [b'new', b'new'], result=[A, C], at=(2, 9)),
+        call('__len__', result=2, at=(3, 4)),
+    ],
+    'a batch read sees a later set without an earlier one': [
+        call('set', A, b'1', at=(0, 1)),
+        call('set', B, b'1', at=(2, 3)),
+        call('get_batch', [A, B], result=[b'old', b'1'], at=(0, 9)),
+    ],
+    'what was evicted exists': [
+        call('evict', A, at=(0, 1)),
+        call('exists', A, result=True, at=(2, 3)),
+    ],
+    'a snapshot misses a key': [
+        call(
+            'config',
+            result={
+                'include_data_in_config': True,
+                'store_dict': {A: b'old'},
+            },
+            at=(0, 1),
+        ),
+    ],
+    'a put raises': [call('put', b'1', result=KeyError('a'), at=(0, 1))],
+    'a set returns something': [call('set', A, b'1', result=1, at=(0, 1))],
+}
+
+
+@pytest.mark.parametrize('name', GOOD)
+def test_finds_an_order(name: str) -> None:
+    history = GOOD[name]
+    order = linearize(history[::-1], OLD)
+    assert order is not None
+    assert sorted(order, key=history.index) == history
+    model = dict(OLD)
+    assert all(apply(call, model) for call in order)
+    for earlier, later in itertools.combinations(order, 2):
+        assert earlier.start <= later.end
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_finds_that_there_is_no_order(name: str) -> None:
+    assert linearize(BAD[name], OLD) is None
+
+
+def test_what_is_not_linearizable_is_shown() -> None:
+    with pytest.raises(AssertionError) as caught:
+        assert_linearizable(BAD['half of a batch is seen'], OLD)
+    assert str(caught.value).splitlines() == [
+        "not linearizable, from {a: b'old', b: b'old'}:",
+        "     0 to      9  thread 0: put_batch([b'new', b'new']) -> [a, b]",
+        "     1 to      8  thread 0: get_batch([a, b]) -> [b'new', b'old']",
+    ]
+
+
+def test_a_call_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match='expected a call of a connector'):
+        linearize([call('clear', at=(0, 1))], OLD)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Call:
+    key = draw(st.sampled_from([A, B]))
+    value = draw(st.sampled_from([b'1', b'2']))
+    name, arguments, result = draw(
+        st.sampled_from(
+            [
+                ('set', (key, value), None),
+                ('evict', (key,), None),
+                ('get', (key,), value),
+                ('exists', (key,), value == b'1'),
+                ('put_batch', ([value, value],), [A, B]),
+                ('get_batch', ([A, B],), [value, b'2']),
+                ('__len__', (), int(value)),
+            ],
+        ),
+    )
+    start = draw(st.integers(0, 8))
+    end = draw(st.integers(start + 1, 9))
+    return Call(0, name, arguments, result, start, end)
+
+
+@given(st.lists(calls(), max_size=5))
+@example([])
+def test_decides_as_a_search_through_all_orders(history: list[Call]) -> None:
+    def makes_sense(order: tuple[Call, ...]) -> bool:
+        model = dict(OLD)
+        return all(
+            earlier.start <= later.end
+            for earlier, later in itertools.combinations(order, 2)
+        ) and all(apply(call, model) for call in order)
+
+    expected = any(map(makes_sense, itertools.permutations(history)))
+    assert (linearize(history, OLD) is not None) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib.util
 import os
 import signal
 import threading
@@ -15,10 +16,13 @@ from collections.abc import Callable
 import pytest
 
 from proxystore_local import BigReaderLock
+from proxystore_local import keys
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from proxystore_local import locks
 from tests.checks import A
 from tests.checks import OPERATIONS
+from tests.harness import instrumented_locks
 from tests.harness import PATIENCE
 from tests.harness import SteppingDict
 
@@ -234,3 +238,76 @@ def test_a_signal_during_the_fork_leaves_nothing_taken() -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('beside', [False, True])
+def test_a_fork_lets_go_when_it_gets_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+    beside: bool,
+) -> None:
+    # A thread inside an operation on one lock needs an earlier one, which
+    # the fork has already.
+    monkeypatch.setattr(locks, '_FORK_PATIENCE', 0.01)
+    forking = threading.Event()
+
+    def report() -> None:
+        if threading.current_thread() is threading.main_thread():
+            forking.set()
+
+    with instrumented_locks(report):
+        earlier, later = LocalConnector(), LocalConnector()
+        lock = later._guarded.lock
+        assert isinstance(lock, BigReaderLock)
+
+        def need(_: object) -> None:
+            inside.set()
+            assert forking.wait(PATIENCE)
+            earlier.put(b'value')
+
+        def linger(_: object) -> None:
+            inside.set()
+            assert leave.wait(PATIENCE)
+
+        inside, leave = threading.Event(), threading.Event()
+        at_the_gate = threading.Thread(
+            target=lock.shared,
+            args=(linger, None),
+        )
+        if beside:
+            at_the_gate.start()
+            assert inside.wait(PATIENCE)
+            inside.clear()
+        thread = threading.Thread(target=lock.shared, args=(need, None))
+        thread.start()
+        assert inside.wait(PATIENCE)
+        if beside:
+            leave.set()
+            at_the_gate.join(PATIENCE)
+
+        def check() -> None:
+            assert len(earlier) == 1
+            use(earlier)
+            use(later)
+
+        assert fork(check) == 0
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        use(earlier)
+        use(later)
+
+
+def test_all_works_where_there_is_no_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, 'register_at_fork')
+    for module in (keys, locks):
+        spec = importlib.util.spec_from_file_location('copy', module.__file__)
+        assert spec is not None
+        assert spec.loader is not None
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+        if module is keys:
+            assert copy.mint() != copy.mint()
+        else:
+            assert copy.BigReaderLock().exclusive(len, 'abc') == 3

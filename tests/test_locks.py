@@ -11,6 +11,7 @@ import pytest
 from readerwriterlock import rwlock
 from readerwriterlock import rwlock_async
 
+from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local import locks
@@ -256,4 +257,14 @@ def test_a_finalizer_makes_a_connector_in_the_middle_of_making_one(
     for connector in (*struck[1:], LocalConnector(store)):
         assert connector is not None
         assert lock_of(connector) is lock_of(outer)
+    assert locks._offers == {}
+
+
+def test_what_an_interrupted_thread_left_is_no_offer() -> None:
+    store: dict[LocalKey, bytes] = {}
+    left = weakref.ref(locks.GuardedDict({}, BigReaderLock()))
+    assert left() is None
+    locks._offers[threading.get_ident(), id(store)] = left
+    connector = LocalConnector(store)
+    assert lock_of(connector) is lock_of(LocalConnector(store))
     assert locks._offers == {}

@@ -38,9 +38,17 @@ ResultT = TypeVar('ResultT')
 try:
     threading.RLock().release()
 except RuntimeError as error:
-    # What tells "this thread does not hold the lock" from a RuntimeError that
-    # a signal handler raises.
     _NOT_HELD = error.args
+
+
+def _pass_on(error: RuntimeError) -> None:
+    """Raise an error of `release()` again, unless the lock was not held.
+
+    A RuntimeError may also be what a signal handler raises.
+    """
+    if error.args != _NOT_HELD:
+        raise error
+
 
 # After a writer had to wait for readers, readers wait at the gate, rather than
 # pass it, for this many times as long, so that writers lose a tenth of their
@@ -163,8 +171,7 @@ class BigReaderLock:
                 try:
                     self._release()
                 except RuntimeError as error:
-                    if error.args != _NOT_HELD:
-                        raise
+                    _pass_on(error)
         return self._shared_beside(operation, argument)
 
     def exclusive(
@@ -197,8 +204,7 @@ class BigReaderLock:
             try:
                 self._release()
             except RuntimeError as error:
-                if error.args != _NOT_HELD:
-                    raise
+                _pass_on(error)
 
     def _shared_beside(
         self,
@@ -218,8 +224,7 @@ class BigReaderLock:
                     try:
                         self._release()
                     except RuntimeError as error:
-                        if error.args != _NOT_HELD:
-                            raise
+                        _pass_on(error)
         ident = get_ident()
         while True:
             own = self._own
@@ -238,8 +243,7 @@ class BigReaderLock:
                         try:
                             self._release()
                         except RuntimeError as error:
-                            if error.args != _NOT_HELD:
-                                raise
+                            _pass_on(error)
                     result = operation(argument)
                     entered = True
                 else:
@@ -255,14 +259,12 @@ class BigReaderLock:
                     try:
                         lock.release()
                     except RuntimeError as error:
-                        if error.args != _NOT_HELD:
-                            raise
+                        _pass_on(error)
                 raise
             try:
                 lock.release()
             except RuntimeError as error:
-                if error.args != _NOT_HELD:
-                    raise
+                _pass_on(error)
                 # An operation inside this one let go of the lock, see
                 # _let_go(): what was read may be of two moments.
                 break
@@ -276,8 +278,7 @@ class BigReaderLock:
             try:
                 self._release()
             except RuntimeError as error:
-                if error.args != _NOT_HELD:
-                    raise
+                _pass_on(error)
 
     def _hold_back(self) -> bool:
         """Wait for the gate for a while, before passing it.
@@ -345,8 +346,7 @@ class BigReaderLock:
                     try:
                         lock.release()
                     except RuntimeError as error:
-                        if error.args != _NOT_HELD:
-                            raise
+                        _pass_on(error)
             if not taken:
                 return False
         if waited:
@@ -383,8 +383,7 @@ class BigReaderLock:
                 # As often as it is held: the last release raises.
                 deque(map(call, repeat(lock.release)), maxlen=0)
             except RuntimeError as error:
-                if error.args != _NOT_HELD:
-                    raise
+                _pass_on(error)
 
 
 # All locks, numbered as they are made.

@@ -1,6 +1,6 @@
 """Faults by the thousand, each storm a program that ends with an exact audit.
 
-    python -m tests.storms STORM LOCK SECONDS
+    python -m tests.storms [--minutes] STORM LOCK SECONDS
 
 prints what it did as JSON. It exits with 1, and the stacks of all threads, if
 an operation hung, was lost or done by half, or if the contents in the end are
@@ -34,13 +34,16 @@ from typing import Any
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from tests.harness import LOCKS
+from tests.harness import NoLock
 from tests.harness import SteppingDict
 
 # Seconds that a storm may take longer than it was told to, before it counts
 # as hanging.
 PATIENCE = float(os.environ.get('STORM_PATIENCE', '30'))
+SECONDS_PER_LINE = 10
 BUSY_THREADS = 4
 BATCH_SIZE = 5
+ALL_LOCKS = LOCKS | {'NoLock': NoLock}
 FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
 
 counts: Counter[str] = Counter()
@@ -60,11 +63,13 @@ class Here(threading.local):
 
     Attributes:
         inside: Does what finalizers do that run in this thread.
+        armed: A signal is to do harm, once.
         swallowed: An interrupt came inside a finalizer, where it ended.
         watch: Calls back when the thread's last litter is finalized.
     """
 
     inside: Worker | None = None
+    armed = False
     swallowed = False
     watch: weakref.ref[Litter] | None = None
 
@@ -286,6 +291,7 @@ class HookedDict(dict[LocalKey, bytes]):
     """A dict that calls a hook in the middle of a write.
 
     So that what a plain dict leaves to chance happens inside writes for sure.
+    Its get() is in Python, so that threads switch between two of a batch.
     """
 
     def __init__(self) -> None:
@@ -295,6 +301,9 @@ class HookedDict(dict[LocalKey, bytes]):
     def __setitem__(self, key: LocalKey, value: bytes) -> None:
         super().__setitem__(key, value)
         self.hook()
+
+    def get(self, key: LocalKey, default: Any = None) -> Any:
+        return super().get(key, default)
 
     def pop(self, *arguments: Any) -> Any:
         value = super().pop(*arguments)
@@ -309,11 +318,12 @@ class Storm:
         self.lock = lock
         self.hooked = HookedDict()
         self.connector = LocalConnector(
-            self.hooked if storm in ('finalizers', 'handlers') else {},
-            lock=LOCKS[lock](),
+            self.hooked if storm in ('finalizers', 'handlers', 'soak') else {},
+            lock=ALL_LOCKS[lock](),
         )
         self.stop = threading.Event()
-        self.end = time.monotonic() + seconds
+        self.begin = time.monotonic()
+        self.end = self.begin + seconds
         self.failures: list[BaseException] = []
         self.workers: list[Worker] = []
         self.threads: list[threading.Thread] = []
@@ -333,6 +343,13 @@ class Storm:
 
     def on(self) -> bool:
         return time.monotonic() < self.end and not self.failures
+
+    def rounds(self) -> Iterator[int]:
+        """Count while the storm is on, but once at least."""
+        for number in itertools.count():
+            yield number
+            if not self.on():
+                break
 
     def start(
         self,
@@ -371,7 +388,7 @@ class Storm:
             self.failures.append(error)
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
+    def busy(self, threads: int = BUSY_THREADS) -> Iterator[None]:
         """Busy threads beside; in the end all must have finished."""
 
         def work(worker: Worker) -> None:
@@ -379,7 +396,7 @@ class Storm:
                 worker.work()
 
         self.start(make_batches, self.connector, self.stop)
-        for i in range(1, BUSY_THREADS):
+        for i in range(1, threads):
             self.start(work, self.worker(f'busy-{i}'))
         try:
             yield
@@ -387,6 +404,16 @@ class Storm:
             self.stop.set()
         for thread in self.threads:
             thread.join()
+
+    def tell(self) -> None:
+        """Print how far the storm is, where it does not mix with the JSON."""
+        now = time.monotonic()
+        done = sum(worker.counts['operations'] for worker in self.workers)
+        print(
+            f'{now - self.begin:.0f} of {self.end - self.begin:.0f} seconds, '
+            f'{done:,} operations',
+            file=sys.stderr,
+        )
 
     def audit(self) -> None:
         """Every operation works, and the contents are exactly as implied."""
@@ -524,7 +551,7 @@ def finalize(_: object = None) -> None:
 
 def come_and_go(storm: Storm, visitor: Worker, inside: Worker) -> None:
     """Start threads that do a few of each operation, one after the other."""
-    while storm.on():
+    for _ in storm.rounds():
         litter()
         thread = threading.Thread(
             target=storm.run,
@@ -576,7 +603,7 @@ def forks(storm: Storm) -> None:
 
 
 def fork_again_and_again(storm: Storm, inspector: Worker) -> None:
-    while storm.on():
+    for _ in storm.rounds():
         fork(storm, inspector)
 
 
@@ -640,7 +667,7 @@ def readers(storm: Storm) -> None:
 
     connector = LocalConnector(
         SteppingDict(hook=linger),
-        lock=LOCKS[storm.lock](),
+        lock=ALL_LOCKS[storm.lock](),
     )
     key = connector.new_key()
 
@@ -660,6 +687,69 @@ def readers(storm: Storm) -> None:
     storm.stop.set()
 
 
+def soak(storm: Storm) -> None:
+    """All these faults at once, in eight busy threads.
+
+    A handler uses the connector, and is itself interrupted, or it raises.
+    Finalizers are interrupted as well.
+    """
+    collect_often()
+    gc.freeze()  # So that a collection takes no longer than an operation.
+    me = storm.worker('main')
+    idle = [storm.worker_inside(f'handler-{i}') for i in range(2)]
+    # What handlers do next: each True needs a False to come back from.
+    uses = itertools.cycle(
+        [True, False, False, False, True, True, False, False, False],
+    )
+
+    def arm() -> None:
+        here.armed = True
+        set_alarm(me.random)
+
+    def handler(*_: object) -> None:
+        if not here.armed:
+            return
+        here.armed = False
+        if not next(uses):
+            raise InterruptError
+        worker = idle.pop()
+        worker.work_until_interrupted(arm)
+        worker.counts['handlers'] += 1
+        idle.append(worker)
+        arm()
+
+    def hook() -> None:
+        if here.inside is not None:
+            dice = here.inside.random.randrange(50)
+            if dice == 0:
+                litter()
+            elif dice == 1:
+                gc.collect(0)
+            elif dice == 2 and here.armed:
+                signal.raise_signal(signal.SIGALRM)
+
+    signal.signal(signal.SIGALRM, handler)
+    storm.hooked.hook = hook
+    with storm.busy(2):
+        start_interrupted(storm)
+        storm.start(
+            come_and_go,
+            storm,
+            storm.worker('visitor'),
+            storm.worker_inside('visitor'),
+        )
+        storm.start(fork_again_and_again, storm, storm.worker('forking'))
+        told = time.monotonic()
+        for number in storm.rounds():
+            me.work_until_interrupted(arm)
+            if number % 50 == 0:
+                fork(storm, me)
+            if time.monotonic() > told + SECONDS_PER_LINE:
+                told += SECONDS_PER_LINE
+                storm.tell()
+    storm.hooked.hook = lambda: None
+
+
 STORMS = {
     storm.__name__: storm
     for storm in (
@@ -669,6 +759,7 @@ STORMS = {
         finalizers,
         forks,
         readers,
+        soak,
     )
 }
 
@@ -677,10 +768,15 @@ def main() -> None:
     """Run one storm."""
     parser = argparse.ArgumentParser(description='Run one storm of faults.')
     parser.add_argument('storm', choices=STORMS)
-    parser.add_argument('lock', choices=LOCKS)
+    parser.add_argument('lock', choices=ALL_LOCKS)
     parser.add_argument('seconds', type=float)
+    parser.add_argument(
+        '--minutes',
+        action='store_true',
+        help='take SECONDS as minutes',
+    )
     options = parser.parse_args()
-    seconds = options.seconds
+    seconds = options.seconds * (60 if options.minutes else 1)
     faulthandler.dump_traceback_later(seconds + PATIENCE, exit=True)
     sys.setswitchinterval(1e-4)
     # What is tested here.

@@ -10,12 +10,20 @@ from tests.harness import run_storm
 
 # What a storm must have counted, or it was none.
 STORMS = {
-    'interrupts': 'interrupts',
-    'async_exceptions': 'interrupts',
-    'handlers': 'handlers',
-    'finalizers': 'finalizers',
-    'forks': 'forks',
-    'readers': 'writes',
+    'interrupts': ['interrupts'],
+    'async_exceptions': ['interrupts'],
+    'handlers': ['handlers'],
+    'finalizers': ['finalizers', 'threads'],
+    'forks': ['forks'],
+    'readers': ['writes'],
+    'soak': [
+        'operations',
+        'interrupts',
+        'handlers',
+        'finalizers',
+        'forks',
+        'threads',
+    ],
 }
 
 every_storm = pytest.mark.parametrize(
@@ -24,7 +32,7 @@ every_storm = pytest.mark.parametrize(
         pytest.param(
             storm,
             marks=pytest.mark.skipif(
-                storm == 'forks' and not hasattr(os, 'fork'),
+                storm in ('forks', 'soak') and not hasattr(os, 'fork'),
                 reason='there is no fork',
             ),
         )
@@ -38,7 +46,8 @@ every_storm = pytest.mark.parametrize(
 def test_the_default_lock_survives_a_storm(storm: str) -> None:
     code, printed = run_storm(storm)
     assert code == 0, printed
-    assert f'"{STORMS[storm]}"' in printed
+    for count in STORMS[storm]:
+        assert f'"{count}"' in printed, printed
     # Not even a finalizer or a weakref callback had anything to complain of.
     assert 'ignored' not in printed, printed
 
@@ -50,3 +59,12 @@ def test_other_locks_do_not_survive_a_storm(storm: str) -> None:
     lock = 'RWLockRead' if storm == 'readers' else 'RWLockFair'
     code, printed = run_storm(storm, lock, seconds=1, patience=4)
     assert code != 0, printed
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+def test_the_soak_fails_without_a_lock() -> None:
+    # It ends with the first thing that is wrong.
+    code, printed = run_storm('soak', 'NoLock', seconds=60)
+    assert code != 0, printed
+    assert 'AssertionError' in printed

@@ -250,9 +250,11 @@ def test_a_fork_lets_go_when_it_gets_no_further(
     # the fork has already.
     monkeypatch.setattr(locks, '_FORK_PATIENCE', 0.01)
     forking = threading.Event()
+    with_earlier: list[bool] = []
 
     def report() -> None:
         if threading.current_thread() is threading.main_thread():
+            with_earlier.append(earlier._guarded.lock in locks._taken)
             forking.set()
 
     with instrumented_locks(report):
@@ -295,6 +297,8 @@ def test_a_fork_lets_go_when_it_gets_no_further(
         assert not thread.is_alive()
         use(earlier)
         use(later)
+    # The second time it waits where it was in vain, before it takes others.
+    assert with_earlier == [True, False]
 
 
 def test_all_works_where_there_is_no_fork(

@@ -438,6 +438,9 @@ def _take_more() -> bool:
         if len(_held) > held and lock._close(patience):
             _taken.add(lock)
         else:
+            # Wait for this one first, holding none. Or else its holder, who
+            # needs one that we let go of, would find that taken again.
+            lock._number = -next(_numbers)
             any(_releases)
             _held.append(_MARKER)
             _taken.clear()

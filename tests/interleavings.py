@@ -49,9 +49,9 @@ SPARE = 8
 class SteppedDict(dict[LocalKey, bytes]):
     """A dict in Python that frontrun sees into, and that detects intruders.
 
-    It stores in another dict, one key at a step. Who reads must find at the
-    end that no other thread has written meanwhile; who writes must find
-    nobody else inside.
+    It stores in another dict, one key at a step. Who comes while another
+    thread writes fails, and who reads while another thread writes gets
+    nonsense.
     """
 
     def __init__(self) -> None:
@@ -69,11 +69,12 @@ class SteppedDict(dict[LocalKey, bytes]):
         assert self.writer in (None, get_ident()), 'a reader met a writer'
         return len(self.written)
 
-    def end_read(self, written: int) -> None:
+    def end_read(self, written: int, found: Any) -> Any:
         me = get_ident()
         self.pop_finalizer(me, bool)()
         met = [thread for thread in self.written[written:] if thread != me]
-        assert not met, 'a writer came while a reader was inside'
+        # Not an error: it may be known, so that the read runs again.
+        return 'a writer came while a reader was inside' if met else found
 
     def begin_write(self) -> int | None:
         me = get_ident()
@@ -89,17 +90,9 @@ class SteppedDict(dict[LocalKey, bytes]):
         self.written = (*self.written, me)
         self.writer = outer
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: object) -> Any:
         written = self.begin_read()
-        found = self.inner.__contains__(key)
-        self.end_read(written)
-        return found
-
-    def __len__(self) -> int:
-        written = self.begin_read()
-        count = self.inner.__len__()
-        self.end_read(written)
-        return count
+        return self.end_read(written, self.inner.__contains__(key))
 
     # dict(self), which takes a snapshot, goes through these three.
     def keys(self) -> Any:
@@ -114,9 +107,7 @@ class SteppedDict(dict[LocalKey, bytes]):
 
     def get(self, key: LocalKey, default: Any = None) -> Any:
         written = self.begin_read()
-        value = self.inner.get(key, default)
-        self.end_read(written)
-        return value
+        return self.end_read(written, self.inner.get(key, default))
 
     def __setitem__(self, key: LocalKey, value: bytes) -> None:
         self.update({key: value})

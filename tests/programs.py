@@ -86,12 +86,11 @@ def show(program: Program) -> str:
     return ' | '.join('; '.join(map(str, steps)) for steps in program)
 
 
-def programs(most_threads: int, most_steps: int) -> st.SearchStrategy[Program]:
-    """Draw programs of two threads or more.
+def programs(most_steps: int) -> st.SearchStrategy[Program]:
+    """Draw programs of two or three threads, of up to four steps each.
 
     Args:
-        most_threads: Number of threads that a program has at most.
-        most_steps: Number of steps that a thread has at most.
+        most_steps: Number of steps that a program has at most, in all.
 
     Returns:
         Strategy that shrinks to few steps on one key.
@@ -102,8 +101,10 @@ def programs(most_threads: int, most_steps: int) -> st.SearchStrategy[Program]:
         key=st.sampled_from(range(len(KEYS))),
         second=st.booleans(),
     )
-    threads = st.lists(steps, min_size=1, max_size=most_steps)
-    return st.lists(threads, min_size=2, max_size=most_threads)
+    threads = st.lists(steps, min_size=1, max_size=4)
+    return st.lists(threads, min_size=2, max_size=3).filter(
+        lambda program: sum(map(len, program)) <= most_steps,
+    )
 
 
 def yielding_dict() -> SteppingDict:

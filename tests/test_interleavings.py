@@ -150,12 +150,12 @@ def test_threads_that_back_off_bound_2(program: Program) -> None:
 FEW = settings(
     deadline=None,
     max_examples=20,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
 @FEW
-@given(drawn_programs(most_threads=3, most_steps=4))
+@given(drawn_programs(most_steps=5))
 def test_drawn_programs_bound_1(program: Program) -> None:
     check(program, 1)
 
@@ -206,7 +206,7 @@ def test_each_thread_comes_late_in_some_schedule(
 
 def test_shrinks_a_drawn_program_that_goes_wrong() -> None:
     program = find(
-        drawn_programs(most_threads=3, most_steps=4),
+        drawn_programs(most_steps=5),
         lambda program: bool(explore(program, 1, make_lock=NoLock).failure),
         settings=FEW,
     )

@@ -34,7 +34,7 @@ def run(program: Program, lock: Any = None, runs: int = RUNS) -> None:
         assert_linearizable(history, CONTENTS)
 
 
-@given(programs(most_threads=3, most_steps=4))
+@given(programs(most_steps=12))
 def test_programs_on_real_threads(program: Program) -> None:
     run(program)
 

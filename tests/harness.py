@@ -91,6 +91,8 @@ class ReportingLock:
     def __init__(self, lock: Any, report: Callable[[], object]) -> None:
         self._lock = lock
         self._report = report
+        # In C, if it is: nothing can come in the middle of it.
+        self.release = lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self._lock.acquire(blocking=False):
@@ -99,9 +101,6 @@ class ReportingLock:
             return False
         self._report()
         return bool(self._lock.acquire(blocking, timeout))
-
-    def release(self) -> None:
-        self._lock.release()
 
     def locked(self) -> bool:
         return bool(self._lock.locked())

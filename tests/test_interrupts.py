@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from proxystore_local import locks
 from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
@@ -110,6 +115,156 @@ def test_while_blocked(
         assert not thread.is_alive()
         store.hook = lambda: None
         assert_free(connector)
+
+
+class Scene:
+    """Other threads that are inside when the main thread's operation starts.
+
+    They leave, the first who came first, when the main thread is about to
+    block.
+
+    Args:
+        others: What each does, `shared` or `exclusive`.
+    """
+
+    def __init__(self, *others: str) -> None:
+        self.leave = [threading.Event() for _ in others]
+        self.threads: list[threading.Thread] = []
+        self.waiting = iter(self.leave)
+        with instrumented_locks(self.about_to_block):
+            self.lock = BigReaderLock()
+            for other, leave in zip(others, self.leave):
+                inside = threading.Event()
+                thread = threading.Thread(
+                    target=getattr(self.lock, other),
+                    args=(self.linger, (inside, leave)),
+                    daemon=True,
+                )
+                thread.start()
+                assert inside.wait(PATIENCE)
+                self.threads.append(thread)
+
+    @staticmethod
+    def linger(events: tuple[threading.Event, threading.Event]) -> None:
+        inside, leave = events
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def about_to_block(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            next(self.waiting).set()
+
+    def end(self) -> None:
+        for leave in self.leave:
+            leave.set()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def interrupted_at(
+    point: int,
+    error: BaseException,
+    work: Callable[[], object],
+) -> bool:
+    """Do something, and interrupt it at a point where an interrupt can come.
+
+    That is when a call from the lock's code has returned, or when a function
+    of it is entered. Backward jumps are not reached by this.
+
+    Returns:
+        If there was such a point.
+    """
+    reached = 0
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        nonlocal reached
+        if event == 'return':  # From a function that stands for one in C.
+            caller, callee = frame.f_back, frame
+            if caller is None or callee.f_code.co_filename == locks.__file__:
+                return
+        elif event in ('call', 'c_return'):
+            caller = frame
+        else:
+            return
+        if caller.f_code.co_filename == locks.__file__:
+            reached += 1
+            if reached == point:
+                sys.setprofile(None)
+                raise error
+
+    raised: list[BaseException] = []
+    sys.setprofile(profile)
+    try:
+        work()
+    except BaseException as caught:
+        raised.append(caught)
+    finally:
+        sys.setprofile(None)
+    interrupted = reached == point
+    assert raised == ([error] if interrupted else [])
+    return interrupted
+
+
+# Each with the others that are inside, who has the gate first.
+SCENES = [
+    (),
+    ('shared',),
+    ('exclusive',),
+    ('shared', 'shared'),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    'error',
+    # Some sort before what RLock says and some after it.
+    [KeyboardInterrupt(), RuntimeError('a'), RuntimeError('z')],
+    ids=repr,
+)
+@pytest.mark.parametrize('hold_back', [None, 'inhibited', 'backoff'])
+@pytest.mark.parametrize('inner', [None, 'shared', 'exclusive'])
+@pytest.mark.parametrize('outer', ['shared', 'exclusive'])
+@pytest.mark.parametrize('others', SCENES, ids='-'.join)
+def test_at_every_point_of_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+    others: tuple[str, ...],
+    outer: str,
+    inner: str | None,
+    hold_back: str | None,
+    error: BaseException,
+) -> None:
+    backoff = (0.0, 0.0) if hold_back == 'backoff' else ()
+    monkeypatch.setattr(locks, '_BACKOFF', backoff)
+    # In the middle of letting go, too.
+    monkeypatch.setattr(locks, 'repeat', repeat)
+    for point in itertools.count(1):
+        # Not the same, which would keep all of its tracebacks alive.
+        error = type(error)(*error.args)
+        scene = Scene(*others)
+        lock = scene.lock
+        if hold_back == 'inhibited':
+            lock._hints.inhibited_until = monotonic() + PATIENCE
+        work = partial(getattr(lock, outer), partial(use, lock, inner), None)
+        interrupted = interrupted_at(point, error, work)
+        scene.end()
+        for run in (lambda work: work(), in_a_thread):
+            run(partial(lock.exclusive, len, ''))
+            run(partial(lock.shared, len, ''))
+        # Readers may pass the gate again.
+        assert lock._own is lock._entered
+        assert not lock._hints.writer_waits
+        if not interrupted:
+            break
+
+
+def repeat(*arguments: Any) -> Iterator[Any]:
+    return itertools.repeat(*arguments)
+
+
+def use(lock: BigReaderLock, how: str | None, _: None) -> None:
+    if how is not None:
+        getattr(lock, how)(len, '')
 
 
 def assert_free(connector: LocalConnector) -> None:

@@ -287,7 +287,7 @@ def assert_free(connector: LocalConnector) -> None:
     assert connector.get(LocalKey('missing')) is None
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
+def in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(PATIENCE)

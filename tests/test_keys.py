@@ -6,6 +6,7 @@ import os
 import pickle
 import types
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,14 +69,15 @@ def test_a_thread_mints_more_at_once_as_it_goes_on(
 
     def work() -> list[list[int]]:
         asked = []
-        for task in (
+        tasks: list[Callable[[], list[LocalKey]]] = [
             lambda: [mint() for _ in range(16)],
             lambda: [mint() for _ in range(32 + 64 + 128 + 256 + 256)],
             # A small batch takes from what is left, a large one does not.
             lambda: [mint(), *mint_batch(255)],
             lambda: mint_batch(256),
-        ):
-            assert len(task()) > 0
+        ]
+        for task in tasks:
+            task()
             asked.append([*minted])
             minted.clear()
         return asked

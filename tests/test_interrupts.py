@@ -22,6 +22,7 @@ from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
 from tests.harness import PATIENCE
+from tests.harness import ReportingLock
 from tests.harness import SteppingDict
 
 
@@ -248,14 +249,47 @@ def test_at_every_point_of_the_lock(
         work = partial(getattr(lock, outer), partial(use, lock, inner), None)
         interrupted = interrupted_at(point, error, work)
         scene.end()
-        for run in (lambda work: work(), in_a_thread):
-            run(partial(lock.exclusive, len, ''))
-            run(partial(lock.shared, len, ''))
+        for _ in range(2):
+            # First in a thread: we would let go of what we still have.
+            in_a_thread(partial(lock.exclusive, len, ''))
+            in_a_thread(partial(lock.shared, len, ''))
+            lock.exclusive(len, '')
+            lock.shared(len, '')
         # Readers may pass the gate again.
         assert lock._own is lock._entered
         assert not lock._hints.writer_waits
         if not interrupted:
             break
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('message', ['a', 'z'])
+def test_while_an_interrupted_read_gives_back_its_own_lock(
+    message: str,
+) -> None:
+    error = RuntimeError(message)
+
+    class OwnLock(ReportingLock):
+        def __init__(self) -> None:
+            super().__init__(threading.RLock(), lambda: None)
+            self._free = self.release
+            self.release = self.release_and_raise
+
+        def release_and_raise(self) -> None:
+            self.release = self._free
+            self.release()
+            raise error
+
+    def interrupted(_: None) -> None:
+        raise KeyboardInterrupt
+
+    scene = Scene('shared')
+    scene.lock._entered[threading.get_ident()] = OwnLock()
+    with pytest.raises(RuntimeError) as caught:
+        scene.lock.shared(interrupted, None)
+    assert caught.value is error
+    scene.end()
+    in_a_thread(partial(scene.lock.exclusive, len, ''))
 
 
 def repeat(*arguments: Any) -> Iterator[Any]:

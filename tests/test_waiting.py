@@ -187,6 +187,35 @@ def test_the_time_at_the_gate_is_over_when_it_is_over(world: World) -> None:
 
 
 @pytest.mark.timeout(60)
+def test_who_stays_at_the_gate_has_let_go_of_the_own_lock(
+    world: World,
+) -> None:
+    # A finalizer reads in the middle of a read under an own lock.
+    lock = BigReaderLock()
+    other = Inside(lock)
+    free: list[bool] = []
+
+    def acquire_the_own_lock() -> None:
+        (own,) = lock._entered.values()
+        free.append(own.acquire(False))
+
+    def meanwhile() -> None:
+        thread = threading.Thread(target=acquire_the_own_lock)
+        thread.start()
+        thread.join(PATIENCE)
+        other.leave()
+
+    def read_inside(_: None) -> None:
+        lock._hints.inhibited_until = world.now + 1
+        lock.shared(len, '')
+
+    world.meanwhile = meanwhile
+    lock.shared(read_inside, None)
+    assert world.waited == [1.0]
+    assert free == [True]
+
+
+@pytest.mark.timeout(60)
 def test_nobody_stays_if_no_writer_waited(world: World) -> None:
     world.now = 0.5
     lock = BigReaderLock()

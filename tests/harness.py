@@ -251,6 +251,50 @@ class Meeting:
         return met[0], result, results[0]
 
 
+def interrupted_at(
+    point: int,
+    error: BaseException,
+    work: Callable[[], object],
+) -> bool:
+    """Do something, and interrupt it at a point where an interrupt can come.
+
+    That is when a call from the lock's code has returned, or when a function
+    of it is entered. Backward jumps are not reached by this.
+
+    Returns:
+        If there was such a point.
+    """
+    reached = 0
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        nonlocal reached
+        if event == 'return':  # From a function that stands for one in C.
+            caller, callee = frame.f_back, frame
+            if caller is None or callee.f_code.co_filename == locks.__file__:
+                return
+        elif event in ('call', 'c_return'):
+            caller = frame
+        else:
+            return
+        if caller.f_code.co_filename == locks.__file__:
+            reached += 1
+            if reached == point:
+                sys.setprofile(None)
+                raise error
+
+    raised: list[BaseException] = []
+    sys.setprofile(profile)
+    try:
+        work()
+    except BaseException as caught:
+        raised.append(caught)
+    finally:
+        sys.setprofile(None)
+    interrupted = reached == point
+    assert raised == ([error] if interrupted else [])
+    return interrupted
+
+
 def run_storm(
     storm: str,
     lock: str = 'BigReaderLock',

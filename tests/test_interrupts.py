@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from proxystore_local import locks
 from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
+from tests.harness import interrupted_at
 from tests.harness import PATIENCE
 from tests.harness import ReportingLock
 from tests.harness import SteppingDict
@@ -161,50 +161,6 @@ class Scene:
         for thread in self.threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-def interrupted_at(
-    point: int,
-    error: BaseException,
-    work: Callable[[], object],
-) -> bool:
-    """Do something, and interrupt it at a point where an interrupt can come.
-
-    That is when a call from the lock's code has returned, or when a function
-    of it is entered. Backward jumps are not reached by this.
-
-    Returns:
-        If there was such a point.
-    """
-    reached = 0
-
-    def profile(frame: Any, event: str, _: object) -> None:
-        nonlocal reached
-        if event == 'return':  # From a function that stands for one in C.
-            caller, callee = frame.f_back, frame
-            if caller is None or callee.f_code.co_filename == locks.__file__:
-                return
-        elif event in ('call', 'c_return'):
-            caller = frame
-        else:
-            return
-        if caller.f_code.co_filename == locks.__file__:
-            reached += 1
-            if reached == point:
-                sys.setprofile(None)
-                raise error
-
-    raised: list[BaseException] = []
-    sys.setprofile(profile)
-    try:
-        work()
-    except BaseException as caught:
-        raised.append(caught)
-    finally:
-        sys.setprofile(None)
-    interrupted = reached == point
-    assert raised == ([error] if interrupted else [])
-    return interrupted
 
 
 # Each with the others that are inside, who has the gate first.

@@ -61,6 +61,124 @@ def use(connector: LocalConnector) -> None:
     assert not thread.is_alive()
 
 
+class LoggedLock:
+    """A lock that logs what is done with it, and gives itself as told.
+
+    Args:
+        name: What the log calls it.
+        log: Where it logs.
+        answers: What it answers, one after the other; True from then on. An
+            exception is raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: list[object],
+        *answers: bool | BaseException,
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._answers = iter(answers)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self._log.append((self._name, blocking, timeout))
+        answer = next(self._answers, True)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def release(self) -> None:
+        self._log.append(self._name)
+
+
+def logged_locks(
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[object],
+    *answers: bool | BaseException,
+) -> list[BigReaderLock]:
+    """Make three locks with logged gates, the only ones that a fork takes."""
+    monkeypatch.setattr(locks, '_locks', set())
+    made = [BigReaderLock() for _ in range(3)]
+    for lock, name in zip(made, 'abc'):
+        told = answers if name == 'b' else ()
+        monkeypatch.setattr(lock, '_gate', LoggedLock(name, log, *told))
+    return made
+
+
+def assert_closed_until_released(made: list[BigReaderLock]) -> None:
+    assert locks._taken == {*made}
+    assert [lock._own for lock in made] == [None] * 3
+    # As in the parent.
+    assert any(locks._releases)
+    locks._taken.clear()
+    assert all(lock._own is lock._entered for lock in made)
+    assert locks._held == []
+
+
+def test_a_fork_takes_the_oldest_lock_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log)
+    locks._before_fork()
+    # It waits for the first as long as it takes, for more while it has some.
+    assert log == [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
+    log.clear()
+    assert_closed_until_released(made)
+    assert log == ['c', 'b', 'a']
+
+
+def test_a_fork_that_waits_in_vain_for_a_gate_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log, False)
+    locks._before_fork()
+    taken = [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
+    assert log == [*taken[:2], 'a', *taken]
+    log.clear()
+    assert_closed_until_released(made)
+    assert log == ['c', 'b', 'a']
+
+
+def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log)
+    made[1]._entered[0] = LoggedLock('own', log, False, False)
+    locks._before_fork()
+    taken = [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
+    own = [('own', False, -1), ('own', True, 1.0)]
+    assert log == [
+        *taken[:2],
+        *own,
+        'b',
+        'a',
+        *taken[:2],
+        *own[:1],
+        'own',
+        *taken[2:],
+    ]
+    assert_closed_until_released(made)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_an_interrupted_fork_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    log: list[object] = []
+    errors = [KeyboardInterrupt() for _ in range(count)]
+    made = logged_locks(monkeypatch, log, *errors)
+    # CPython prints it.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        locks._before_fork()
+    assert caught.value is errors[-1]
+    assert_closed_until_released(made)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize('operation', ['put_batch', 'get', 'set'])
 def test_the_child_finds_no_operation_half_done(operation: str) -> None:
@@ -236,124 +354,6 @@ def test_the_child_does_not_heed_threads_that_it_does_not_have() -> None:
             thread.join(PATIENCE)
             assert not thread.is_alive()
     assert statuses == [0]
-
-
-class LoggedLock:
-    """A lock that logs what is done with it, and gives itself as told.
-
-    Args:
-        name: What the log calls it.
-        log: Where it logs.
-        answers: What it answers, one after the other; True from then on. An
-            exception is raised.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        log: list[object],
-        *answers: bool | BaseException,
-    ) -> None:
-        self._name = name
-        self._log = log
-        self._answers = iter(answers)
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        self._log.append((self._name, blocking, timeout))
-        answer = next(self._answers, True)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def release(self) -> None:
-        self._log.append(self._name)
-
-
-def logged_locks(
-    monkeypatch: pytest.MonkeyPatch,
-    log: list[object],
-    *answers: bool | BaseException,
-) -> list[BigReaderLock]:
-    """Make three locks with logged gates, the only ones that a fork takes."""
-    monkeypatch.setattr(locks, '_locks', set())
-    made = [BigReaderLock() for _ in range(3)]
-    for lock, name in zip(made, 'abc'):
-        told = answers if name == 'b' else ()
-        monkeypatch.setattr(lock, '_gate', LoggedLock(name, log, *told))
-    return made
-
-
-def assert_closed_until_released(made: list[BigReaderLock]) -> None:
-    assert locks._taken == {*made}
-    assert [lock._own for lock in made] == [None] * 3
-    # As in the parent.
-    assert any(locks._releases)
-    locks._taken.clear()
-    assert all(lock._own is lock._entered for lock in made)
-    assert locks._held == []
-
-
-def test_a_fork_takes_the_oldest_lock_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log: list[object] = []
-    made = logged_locks(monkeypatch, log)
-    locks._before_fork()
-    # It waits for the first as long as it takes, for more while it has some.
-    assert log == [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
-    log.clear()
-    assert_closed_until_released(made)
-    assert log == ['c', 'b', 'a']
-
-
-def test_a_fork_that_waits_in_vain_for_a_gate_starts_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log: list[object] = []
-    made = logged_locks(monkeypatch, log, False)
-    locks._before_fork()
-    taken = [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
-    assert log == [*taken[:2], 'a', *taken]
-    log.clear()
-    assert_closed_until_released(made)
-    assert log == ['c', 'b', 'a']
-
-
-def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log: list[object] = []
-    made = logged_locks(monkeypatch, log)
-    made[1]._entered[0] = LoggedLock('own', log, False, False)
-    locks._before_fork()
-    taken = [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
-    own = [('own', False, -1), ('own', True, 1.0)]
-    assert log == [
-        *taken[:2],
-        *own,
-        'b',
-        'a',
-        *taken[:2],
-        *own[:1],
-        'own',
-        *taken[2:],
-    ]
-    assert_closed_until_released(made)
-
-
-@pytest.mark.parametrize('count', [1, 2])
-def test_an_interrupted_fork_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-    count: int,
-) -> None:
-    log: list[object] = []
-    errors = [KeyboardInterrupt() for _ in range(count)]
-    made = logged_locks(monkeypatch, log, *errors)
-    # CPython prints it.
-    with pytest.raises(KeyboardInterrupt) as caught:
-        locks._before_fork()
-    assert caught.value is errors[-1]
-    assert_closed_until_released(made)
 
 
 def test_the_child_has_a_registry_of_its_own() -> None:

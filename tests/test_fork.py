@@ -12,6 +12,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable
+from typing import TypeAlias
 from unittest import mock
 
 import pytest
@@ -61,6 +62,9 @@ def use(connector: LocalConnector) -> None:
     assert not thread.is_alive()
 
 
+Answer: TypeAlias = bool | BaseException | Callable[[], bool]
+
+
 class LoggedLock:
     """A lock that logs what is done with it, and gives itself as told.
 
@@ -68,14 +72,14 @@ class LoggedLock:
         name: What the log calls it.
         log: Where it logs.
         answers: What it answers, one after the other; True from then on. An
-            exception is raised.
+            exception is raised, and what can be called is called.
     """
 
     def __init__(
         self,
         name: str,
         log: list[object],
-        *answers: bool | BaseException,
+        *answers: Answer,
     ) -> None:
         self._name = name
         self._log = log
@@ -86,7 +90,7 @@ class LoggedLock:
         answer = next(self._answers, True)
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        return bool(answer() if callable(answer) else answer)
 
     def release(self) -> None:
         self._log.append(self._name)
@@ -95,7 +99,7 @@ class LoggedLock:
 def logged_locks(
     monkeypatch: pytest.MonkeyPatch,
     log: list[object],
-    *answers: bool | BaseException,
+    *answers: Answer,
 ) -> list[BigReaderLock]:
     """Make three locks with logged gates, the only ones that a fork takes."""
     monkeypatch.setattr(locks, '_locks', set())
@@ -108,7 +112,7 @@ def logged_locks(
 
 def assert_closed_until_released(made: list[BigReaderLock]) -> None:
     assert locks._taken == {*made}
-    assert [lock._own for lock in made] == [None] * 3
+    assert [lock._own for lock in made] == [None] * len(made)
     # As in the parent.
     assert any(locks._releases)
     locks._taken.clear()
@@ -161,6 +165,22 @@ def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(
         'own',
         *taken[2:],
     ]
+    assert_closed_until_released(made)
+
+
+def test_a_fork_takes_locks_that_are_made_while_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+
+    def make_another() -> bool:
+        made.append(BigReaderLock())
+        monkeypatch.setattr(made[-1], '_gate', LoggedLock('d', log))
+        return True
+
+    made = logged_locks(monkeypatch, log, make_another)
+    locks._before_fork()
+    assert log[-2:] == [('c', True, 1.0), ('d', True, 1.0)]
     assert_closed_until_released(made)
 
 
@@ -307,8 +327,13 @@ def test_the_child_does_not_heed_threads_that_it_does_not_have() -> None:
             self.release = self.release_and_show
 
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-            late = threading.current_thread() is reader and entered
+            late = (
+                threading.current_thread() is reader
+                and self in lock._entered.values()
+                and bool(entered)
+            )
             if late:
+                about_to_read.set()
                 assert seen.wait(PATIENCE)
             taken = super().acquire(blocking, timeout)
             if late:
@@ -325,7 +350,6 @@ def test_the_child_does_not_heed_threads_that_it_does_not_have() -> None:
     def read_twice() -> None:
         lock.shared(len, '')
         entered.append(True)
-        about_to_read.set()
         lock.shared(len, '')
 
     def work() -> None:
@@ -381,6 +405,44 @@ def test_the_child_has_a_registry_of_its_own() -> None:
     assert fork(check) == 0
     assert locks._locks is before
     assert known() == expected
+
+
+@pytest.mark.timeout(60)
+def test_one_thread_forks_at_a_time() -> None:
+    inside, leave = threading.Event(), threading.Event()
+    acquired: list[bool] = []
+
+    def linger() -> None:
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def can_another_fork() -> None:
+        def acquire() -> None:
+            acquired.append(locks._forking.acquire(blocking=False))
+            if acquired[-1]:
+                locks._forking.release()
+
+        thread = threading.Thread(target=acquire)
+        thread.start()
+        thread.join(PATIENCE)
+
+    def about_to_block() -> None:
+        can_another_fork()
+        leave.set()
+
+    def check() -> None:
+        can_another_fork()
+        assert acquired == [False, True]
+
+    with instrumented_locks(about_to_block):
+        lock = BigReaderLock()
+    writer = threading.Thread(target=lock.exclusive, args=(linger,))
+    writer.start()
+    assert inside.wait(PATIENCE)
+    assert fork(check) == 0
+    check()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
 
 
 @pytest.mark.timeout(60)

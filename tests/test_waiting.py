@@ -166,7 +166,11 @@ def test_readers_stay_at_the_gate_after_a_writer_waited(
 
 
 @pytest.mark.timeout(60)
-def test_the_time_at_the_gate_is_over_when_it_is_over(world: World) -> None:
+@pytest.mark.parametrize('later', [0.0, 1.0])
+def test_the_time_at_the_gate_is_over_when_it_is_over(
+    world: World,
+    later: float,
+) -> None:
     lock = lock_after_a_wait(world, 2**-8)
     world.now += 2**-8
     other = Inside(lock)
@@ -176,7 +180,7 @@ def test_the_time_at_the_gate_is_over_when_it_is_over(world: World) -> None:
     assert lock.shared(len, 'ab') == 2
     assert world.waited == [8 * 2**-8]
     assert_free(lock)
-    world.now += 8 * 2**-8
+    world.now += 8 * 2**-8 + later
     world.meanwhile = lambda: None
     other = Inside(lock)
     for _ in range(2):

@@ -142,14 +142,16 @@ def assert_free(lock: BigReaderLock) -> None:
 # Exact in binary, where they count.
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ('waited', 'inhibited'),
-    [(2**-8, 9 * 2**-8), (1.0, 0.1)],
+    ('now', 'waited', 'inhibited'),
+    [(64.0, 2**-8, 9 * 2**-8), (64.0, 1.0, 0.1), (0.25, 1.0, 0.1)],
 )
 def test_readers_stay_at_the_gate_after_a_writer_waited(
     world: World,
+    now: float,
     waited: float,
     inhibited: float,
 ) -> None:
+    world.now = now
     lock = lock_after_a_wait(world, waited)
     other = Inside(lock)
     # It stays for so long, and then passes.

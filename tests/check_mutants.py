@@ -20,6 +20,7 @@ import difflib
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -41,6 +42,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path('src', 'proxystore_local')
 # What the tests need. It is copied, so that no mutant is ever left here.
 COPIED = ['src', 'tests', 'pyproject.toml']
+OPTIONS = tomllib.loads((ROOT / 'tests' / 'mutants.toml').read_text())
+KINDS = ['equivalent', 'speed', 'build']
 
 
 class LeaveOut:
@@ -207,143 +210,149 @@ def copy_project(directory: Path) -> None:
     os.environ['PYTHONPATH'] = str(copy / 'src')
 
 
-def try_tests(
-    module: str,
-    code: str,
-    command: str,
-    timeout: float,
-) -> tuple[bool, float, str]:
-    """Run the tests with other code for a module.
+@dataclass(frozen=True)
+class Result:
+    """What came of running the tests.
 
-    Returns:
-        If they pass, how many seconds they took, and what they printed.
+    Attributes:
+        passed: If they passed.
+        seconds: How long they took.
+        printed: What they printed.
     """
+
+    passed: bool
+    seconds: float
+    printed: str
+
+    @property
+    def late(self) -> bool:
+        """If something hung."""
+        return self.printed == 'timeout' or '+ Timeout +' in self.printed
+
+    def __str__(self) -> str:
+        outcome = 'SURVIVED' if self.passed else 'late' if self.late else ''
+        return f'{self.seconds:5.1f} {outcome:8}'
+
+
+def try_tests(module: str, code: str) -> Result:
+    """Run the tests with other code for a module."""
+    command = f'{shlex.quote(sys.executable)} -m pytest {OPTIONS["tests"]}'
     path = PACKAGE / module
     source = path.read_text()
     start = time.monotonic()
     try:
         path.write_text(code)
-        outcome, output = run_tests(command, timeout)
+        outcome, printed = run_tests(command, OPTIONS['timeout'])
     finally:
         path.write_text(source)
-    return outcome == 'survived', time.monotonic() - start, output
+    return Result(outcome == 'survived', time.monotonic() - start, printed)
 
 
-def main(directory: Path, pattern: str, jobs: int) -> int:
-    """Run the mutants, and compare those that survive with those listed.
+def run(
+    mutants: list[Mutant], directory: Path, jobs: int
+) -> dict[Mutant, Result]:
+    """Run the tests on each mutant, after a run without one.
 
     Args:
+        mutants: Which to run.
         directory: Where the copies are made. Those of an earlier run go.
-        pattern: Regular expression; only mutants that match are run.
         jobs: How many to run at once.
-
-    Returns:
-        How many faults were found.
     """
     for old in directory.glob('copy-*'):
         shutil.rmtree(old)
-    options = tomllib.loads((ROOT / 'tests' / 'mutants.toml').read_text())
-    command = options['cosmic-ray']['test-command']
-    command = f'{sys.executable} -m pytest {command}'
-    timeout = options['cosmic-ray']['timeout']
-    sources = {
-        path.name: path.read_text()
-        for path in sorted((ROOT / PACKAGE).glob('*.py'))
-    }
-    mutants = [
-        mutant
-        for module, source in sources.items()
-        for mutant in mutants_of(module, source)
-        if re.search(pattern, str(mutant))
-    ]
-    start = time.monotonic()
-    survived: list[Mutant] = []
-    timed_out = 0
     with ProcessPoolExecutor(
         jobs,
         multiprocessing.get_context('spawn'),
         copy_project,
         (directory,),
     ) as pool:
-        module, source = next(iter(sources.items()))
-        passed, seconds, output = pool.submit(
-            try_tests, module, source, command, timeout
-        ).result()
-        assert passed, f'the tests fail without a mutant:\n{output}'
-        print(f'{len(mutants)} mutants; the tests take {seconds:.0f} seconds')
-        futures = [
-            pool.submit(
-                try_tests, mutant.module, mutant.code, command, timeout
-            )
-            for mutant in mutants
-        ]
-        for mutant, future in zip(mutants, futures):
-            passed, seconds, output = future.result()
-            late = output == 'timeout' or '+ Timeout +' in output
-            timed_out += late
-            if passed:
-                survived.append(mutant)
-            outcome = 'SURVIVED' if passed else 'late' if late else ''
-            print(f'{seconds:5.1f} {outcome:8} {mutant}', flush=True)
-    faults = compare(options['survivor'], mutants, survived, pattern)
-    print(
-        f'{len(mutants)} mutants: {len(mutants) - len(survived)} killed '
-        f'({timed_out} by a timeout), {len(survived)} survived, in '
-        f'{(time.monotonic() - start) / 60:.0f} minutes',
-    )
-    for fault in faults:
-        print(fault)
-    return len(faults)
+        try:
+            path = ROOT / PACKAGE / '__init__.py'
+            healthy = pool.submit(
+                try_tests, path.name, path.read_text()
+            ).result()
+            print(f'{healthy} no mutant', flush=True)
+            assert healthy.passed, healthy.printed
+            futures = [
+                pool.submit(try_tests, mutant.module, mutant.code)
+                for mutant in mutants
+            ]
+            results = {}
+            for mutant, future in zip(mutants, futures):
+                results[mutant] = future.result()
+                print(f'{results[mutant]} {mutant}', flush=True)
+            return results
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def compare(
     listed: list[dict[str, Any]],
-    mutants: list[Mutant],
-    survived: list[Mutant],
+    results: dict[Mutant, Result],
     pattern: str,
-) -> list[str]:
+) -> Iterator[str]:
     """Compare the survivors with those that are listed.
 
-    Each entry of the list gives the module, scope and old of a mutant, one
-    or many new, which may have a number, and why the tests pass with it.
+    Each that is listed is given by the module, scope and old of the mutant,
+    each new that it has, and its number, where only one of many survives.
 
-    Returns:
+    Yields:
         What is wrong.
     """
-    faults = []
     expected: set[Mutant] = set()
     for entry in listed:
+        assert entry['kind'] in KINDS, entry
         assert entry['reason'], entry
         for new in entry['new']:
-            line = in_one_line([entry['old']])
-            name = f'{entry["module"]} {entry["scope"]}: {line} -> {new}'
+            number = entry.get('number')
+            known = entry['module'], entry['scope'], entry['old'], new
             found = {
                 mutant
-                for mutant in mutants
-                if str(mutant).removesuffix(f' (number {mutant.number})')
-                == name
-                and entry.get('number', mutant.number) == mutant.number
+                for mutant in results
+                if known
+                == (mutant.module, mutant.scope, mutant.old, mutant.new)
+                and number in (None, mutant.number)
             }
+            name = str(Mutant(*known, number or 1, ''))
             if not found and re.search(pattern, name):
-                faults.append(f'listed, but there is no such mutant: {name}')
+                yield f'listed, but there is no such mutant: {name}'
             expected |= found
-    for mutant in mutants:
-        if mutant in survived and mutant not in expected:
-            faults.append(f'survived, but is not listed: {mutant}')
-        elif mutant in expected and mutant not in survived:
-            faults.append(f'listed, but was killed: {mutant}')
-    return faults
+    for mutant, result in results.items():
+        if result.passed and mutant not in expected:
+            yield f'survived, but is not listed: {mutant}'
+        elif mutant in expected and not result.passed:
+            yield f'listed, but was killed: {mutant}\n{result.printed[-2000:]}'
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(
-        description='Check that tests kill mutants.'
-    )
+def main() -> None:
+    """Run the mutants, and say what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('directory', type=Path)
     parser.add_argument('pattern', nargs='?', default='')
     parser.add_argument('--jobs', type=int, default=1)
-    arguments = parser.parse_args()
-    sys.exit(
-        main(arguments.directory.resolve(), arguments.pattern, arguments.jobs)
-        > 0
+    options = parser.parse_args()
+    mutants = [
+        mutant
+        for path in sorted((ROOT / PACKAGE).glob('*.py'))
+        for mutant in mutants_of(path.name, path.read_text())
+        if re.search(options.pattern, str(mutant))
+    ]
+    print(f'{len(mutants)} mutants', flush=True)
+    start = time.monotonic()
+    results = run(mutants, options.directory.resolve(), options.jobs)
+    minutes = (time.monotonic() - start) / 60
+    faults = [*compare(OPTIONS['survivor'], results, options.pattern)]
+    survived = [result for result in results.values() if result.passed]
+    late = [result for result in results.values() if result.late]
+    print(
+        f'{len(results)} mutants: {len(results) - len(survived)} killed, '
+        f'{len(late)} of them by a timeout, and {len(survived)} survived; '
+        f'{minutes:.0f} minutes',
     )
+    for fault in faults:
+        print(fault)
+    sys.exit(len(faults) > 0)
+
+
+if __name__ == '__main__':
+    main()

@@ -19,8 +19,8 @@ from tests import harness
 # Seconds. The longest test takes two if nothing is in its way. A thread that
 # waits for another gives up first, which tells more, and so does a forked
 # child.
-PATIENCE = 5
-TIMEOUT = 12
+PATIENCE = 8
+TIMEOUT = 20
 MEMORY = 8 << 30
 
 # Before a test file takes its copy.

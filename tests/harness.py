@@ -91,6 +91,8 @@ class ReportingLock:
     def __init__(self, lock: Any, report: Callable[[], object]) -> None:
         self._lock = lock
         self._report = report
+        # In C, if it is: nothing can come in the middle of it.
+        self.release = lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if self._lock.acquire(blocking=False):
@@ -99,9 +101,6 @@ class ReportingLock:
             return False
         self._report()
         return bool(self._lock.acquire(blocking, timeout))
-
-    def release(self) -> None:
-        self._lock.release()
 
     def locked(self) -> bool:
         return bool(self._lock.locked())
@@ -250,6 +249,50 @@ class Meeting:
         assert not thread.is_alive(), 'the second operation never ended'
         self.store.hook = lambda: None
         return met[0], result, results[0]
+
+
+def interrupted_at(
+    point: int,
+    error: BaseException,
+    work: Callable[[], object],
+) -> bool:
+    """Do something, and interrupt it at a point where an interrupt can come.
+
+    That is when a call from the lock's code has returned, or when a function
+    of it is entered. Backward jumps are not reached by this.
+
+    Returns:
+        If there was such a point.
+    """
+    reached = 0
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        nonlocal reached
+        if event == 'return':  # From a function that stands for one in C.
+            caller, callee = frame.f_back, frame
+            if caller is None or callee.f_code.co_filename == locks.__file__:
+                return
+        elif event in ('call', 'c_return'):
+            caller = frame
+        else:
+            return
+        if caller.f_code.co_filename == locks.__file__:
+            reached += 1
+            if reached == point:
+                sys.setprofile(None)
+                raise error
+
+    raised: list[BaseException] = []
+    sys.setprofile(profile)
+    try:
+        work()
+    except BaseException as caught:
+        raised.append(caught)
+    finally:
+        sys.setprofile(None)
+    interrupted = reached == point
+    assert raised == ([error] if interrupted else [])
+    return interrupted
 
 
 def run_storm(

@@ -226,6 +226,18 @@ def test_signatures_are_upstreams(name: str) -> None:
 # What ours adds.
 
 
+def test_leaving_the_context_closes() -> None:
+    closed: list[LocalConnector] = []
+
+    class Subclass(LocalConnector):
+        def close(self) -> None:
+            closed.append(self)
+
+    with Subclass() as entered:
+        assert closed == []
+    assert closed == [entered]
+
+
 def test_bytes_are_kept_as_the_same_object(connector: LocalConnector) -> None:
     class Bytes(bytes):
         pass

@@ -10,8 +10,11 @@ import os
 import signal
 import threading
 import traceback
+import types
 import weakref
 from collections.abc import Callable
+from typing import TypeAlias
+from unittest import mock
 
 import pytest
 
@@ -22,8 +25,10 @@ from proxystore_local import LocalKey
 from proxystore_local import locks
 from tests.checks import A
 from tests.checks import OPERATIONS
+from tests.checks import WRITES
 from tests.harness import instrumented_locks
 from tests.harness import PATIENCE
+from tests.harness import ReportingLock
 from tests.harness import SteppingDict
 
 pytestmark = [
@@ -57,6 +62,144 @@ def use(connector: LocalConnector) -> None:
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+Answer: TypeAlias = bool | BaseException | Callable[[], bool]
+
+
+class LoggedLock:
+    """A lock that logs what is done with it, and gives itself as told.
+
+    Args:
+        name: What the log calls it.
+        log: Where it logs.
+        answers: What it answers, one after the other; True from then on. An
+            exception is raised, and what can be called is called.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: list[object],
+        *answers: Answer,
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._answers = iter(answers)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self._log.append((self._name, blocking, timeout))
+        answer = next(self._answers, True)
+        if isinstance(answer, BaseException):
+            raise answer
+        return bool(answer() if callable(answer) else answer)
+
+    def release(self) -> None:
+        self._log.append(self._name)
+
+
+def logged_locks(
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[object],
+    *answers: Answer,
+) -> list[BigReaderLock]:
+    """Make three locks with logged gates, the only ones that a fork takes."""
+    monkeypatch.setattr(locks, '_locks', set())
+    made = [BigReaderLock() for _ in range(3)]
+    for lock, name in zip(made, 'abc'):
+        told = answers if name == 'b' else ()
+        monkeypatch.setattr(lock, '_gate', LoggedLock(name, log, *told))
+    return made
+
+
+def assert_closed_until_released(made: list[BigReaderLock]) -> None:
+    assert locks._taken == {*made}
+    assert [lock._own for lock in made] == [None] * len(made)
+    # As in the parent.
+    assert any(locks._releases)
+    locks._taken.clear()
+    assert all(lock._own is lock._entered for lock in made)
+    assert locks._held == []
+
+
+def test_a_fork_takes_the_oldest_lock_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log)
+    locks._before_fork()
+    # It waits for the first as long as it takes, for more while it has some.
+    assert log == [('a', True, -1), ('b', True, 1.0), ('c', True, 1.0)]
+    log.clear()
+    assert_closed_until_released(made)
+    assert log == ['c', 'b', 'a']
+
+
+def test_a_fork_that_waits_in_vain_for_a_gate_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log, False)
+    locks._before_fork()
+    taken = [('b', True, -1), ('a', True, 1.0), ('c', True, 1.0)]
+    assert log == [('a', True, -1), ('b', True, 1.0), 'a', *taken]
+    log.clear()
+    assert_closed_until_released(made)
+    assert log == ['c', 'a', 'b']
+
+
+def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log)
+    made[1]._entered[0] = LoggedLock('own', log, False, False)
+    locks._before_fork()
+    assert log == [
+        ('a', True, -1),
+        ('b', True, 1.0),
+        ('own', False, -1),
+        ('own', True, 1.0),
+        'b',
+        'a',
+        ('b', True, -1),
+        ('own', False, -1),
+        'own',
+        ('a', True, 1.0),
+        ('c', True, 1.0),
+    ]
+    assert_closed_until_released(made)
+
+
+def test_a_fork_takes_locks_that_are_made_while_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+
+    def make_another() -> bool:
+        made.append(BigReaderLock())
+        monkeypatch.setattr(made[-1], '_gate', LoggedLock('d', log))
+        return True
+
+    made = logged_locks(monkeypatch, log, make_another)
+    locks._before_fork()
+    assert log[-2:] == [('c', True, 1.0), ('d', True, 1.0)]
+    assert_closed_until_released(made)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_an_interrupted_fork_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    log: list[object] = []
+    errors = [KeyboardInterrupt() for _ in range(count)]
+    made = logged_locks(monkeypatch, log, *errors)
+    # CPython prints it.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        locks._before_fork()
+    assert caught.value is errors[-1]
+    assert_closed_until_released(made)
 
 
 @pytest.mark.timeout(60)
@@ -96,24 +239,213 @@ def test_the_child_finds_no_operation_half_done(operation: str) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_fork_from_inside_an_operation() -> None:
-    for operation in OPERATIONS.values():
+    for name, operation in OPERATIONS.items():
         store = SteppingDict()
-        connector = LocalConnector(store, include_data_in_config=True)
+        lock = BigReaderLock()
+        connector = LocalConnector(
+            store,
+            include_data_in_config=True,
+            lock=lock,
+        )
         connector.set(A, b'0')
         statuses: list[int] = []
 
+        def work(
+            lock: BigReaderLock = lock,
+            connector: LocalConnector = connector,
+            writing: bool = name in WRITES,
+        ) -> None:
+            # The child is inside the operation as well.
+            assert lock._own is (None if writing else lock._entered)
+            connector.put(b'value')
+            assert lock._own is (None if writing else lock._entered)
+
         def hook(
             store: SteppingDict = store,
-            connector: LocalConnector = connector,
             statuses: list[int] = statuses,
+            work: Callable[[], None] = work,
         ) -> None:
             store.hook = lambda: None
-            statuses.append(fork(lambda: connector.put(b'value')))
+            statuses.append(fork(work))
 
         store.hook = hook
         operation(connector)
         assert statuses == [0]
         use(connector)
+
+
+@pytest.mark.timeout(60)
+def test_a_fork_inside_a_read_while_a_writer_waits_for_it() -> None:
+    # Another reader has the gate, so we read under our own lock. When it has
+    # left, the writer has the gate and waits for that lock: we must let go of
+    # it before we fork.
+    inside, leave, waiting = (threading.Event() for _ in range(3))
+    statuses: list[int] = []
+
+    def about_to_block() -> None:
+        if threading.current_thread() is writer:
+            waiting.set()
+
+    def await_writer() -> None:
+        assert waiting.wait(PATIENCE)
+        waiting.clear()
+
+    def linger(_: None) -> None:
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def fork_while_a_writer_waits(_: None) -> None:
+        if not statuses:
+            writer.start()
+            await_writer()  # At the gate.
+            leave.set()
+            await_writer()  # For us.
+            statuses.append(fork(lambda: lock.exclusive(len, '')))
+
+    with instrumented_locks(about_to_block):
+        lock = BigReaderLock()
+        reader = threading.Thread(target=lock.shared, args=(linger, None))
+        writer = threading.Thread(target=lock.exclusive, args=(len, ''))
+        reader.start()
+        assert inside.wait(PATIENCE)
+        lock.shared(fork_while_a_writer_waits, None)
+        for thread in (reader, writer):
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert statuses == [0]
+
+
+@pytest.mark.timeout(60)
+def test_the_child_does_not_heed_threads_that_it_does_not_have() -> None:
+    # A writer waits for the gate. A reader has taken its own lock, which we
+    # have seen free just before, and is about to find the way closed.
+    waiting, seen, acquired, leave = (threading.Event() for _ in range(4))
+
+    class Lock(ReportingLock):
+        """An own lock that the reader takes after it was seen free."""
+
+        def __init__(self) -> None:
+            super().__init__(threading.RLock(), waiting.set)
+            self._free = self.release
+            self.release = self.release_and_show
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            late = (
+                threading.current_thread() is reader
+                and self in lock._entered.values()
+                and bool(entered)
+            )
+            if late:
+                about_to_read.set()
+                assert seen.wait(PATIENCE)
+            taken = super().acquire(blocking, timeout)
+            if late:
+                acquired.set()
+                assert leave.wait(PATIENCE)
+            return taken
+
+        def release_and_show(self) -> None:
+            self._free()
+            if self in lock._entered.values() and entered:
+                seen.set()
+                assert acquired.wait(PATIENCE)
+
+    def read_twice() -> None:
+        lock.shared(len, '')
+        entered.append(True)
+        lock.shared(len, '')
+
+    def work() -> None:
+        assert not lock._hints.writer_waits
+        lock.exclusive(len, '')
+
+    def inside(_: None) -> None:
+        reader.start()
+        assert about_to_read.wait(PATIENCE)
+        writer.start()
+        assert waiting.wait(PATIENCE)
+        statuses.append(fork(work))
+        entered.clear()
+        leave.set()
+
+    about_to_read = threading.Event()
+    entered: list[bool] = []
+    statuses: list[int] = []
+    instrumented = types.SimpleNamespace(RLock=Lock)
+    with mock.patch.object(locks, 'threading', instrumented):
+        lock = BigReaderLock()
+        reader = threading.Thread(target=read_twice)
+        writer = threading.Thread(target=lock.exclusive, args=(len, ''))
+        lock.shared(inside, None)
+        for thread in (reader, writer):
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert statuses == [0]
+
+
+def test_the_child_has_a_registry_of_its_own() -> None:
+    # It may find the old one locked by a thread that it does not have.
+    connector = LocalConnector()
+    before = locks._locks
+
+    def known() -> set[BigReaderLock | None]:
+        return {reference() for reference in locks._locks}
+
+    def check() -> None:
+        nonlocal connector
+        assert locks._locks is not before
+        assert known() == expected
+        # What is freed leaves it.
+        expected.clear()
+        count = len(locks._locks)
+        del connector
+        assert len(locks._locks) == count - 1
+        lock = BigReaderLock()
+        assert lock in known()
+
+    expected = known()
+    assert connector._guarded.lock in expected
+    assert fork(check) == 0
+    assert locks._locks is before
+    assert known() == expected
+
+
+@pytest.mark.timeout(60)
+def test_one_thread_forks_at_a_time() -> None:
+    inside, leave = threading.Event(), threading.Event()
+    acquired: list[bool] = []
+
+    def linger() -> None:
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def can_another_fork() -> None:
+        def acquire() -> None:
+            acquired.append(locks._forking.acquire(blocking=False))
+            if acquired[-1]:
+                locks._forking.release()
+
+        thread = threading.Thread(target=acquire)
+        thread.start()
+        thread.join(PATIENCE)
+
+    def about_to_block() -> None:
+        can_another_fork()
+        leave.set()
+
+    def check() -> None:
+        can_another_fork()
+        assert acquired == [False, True]
+
+    with instrumented_locks(about_to_block):
+        lock = BigReaderLock()
+    writer = threading.Thread(target=lock.exclusive, args=(linger,))
+    writer.start()
+    assert inside.wait(PATIENCE)
+    assert fork(check) == 0
+    check()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
 
 
 @pytest.mark.timeout(60)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -13,10 +16,13 @@ import pytest
 from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from proxystore_local import locks
 from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.harness import instrumented_locks
+from tests.harness import interrupted_at
 from tests.harness import PATIENCE
+from tests.harness import ReportingLock
 from tests.harness import SteppingDict
 
 
@@ -112,6 +118,145 @@ def test_while_blocked(
         assert_free(connector)
 
 
+class Scene:
+    """Other threads that are inside when the main thread's operation starts.
+
+    They leave, the first who came first, when the main thread is about to
+    block.
+
+    Args:
+        others: What each does, `shared` or `exclusive`.
+    """
+
+    def __init__(self, *others: str) -> None:
+        self.leave = [threading.Event() for _ in others]
+        self.threads: list[threading.Thread] = []
+        self.waiting = iter(self.leave)
+        with instrumented_locks(self.about_to_block):
+            self.lock = BigReaderLock()
+            for other, leave in zip(others, self.leave):
+                inside = threading.Event()
+                thread = threading.Thread(
+                    target=getattr(self.lock, other),
+                    args=(self.linger, (inside, leave)),
+                    daemon=True,
+                )
+                thread.start()
+                assert inside.wait(PATIENCE)
+                self.threads.append(thread)
+
+    @staticmethod
+    def linger(events: tuple[threading.Event, threading.Event]) -> None:
+        inside, leave = events
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    def about_to_block(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            next(self.waiting).set()
+
+    def end(self) -> None:
+        for leave in self.leave:
+            leave.set()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+# Each with the others that are inside, who has the gate first.
+SCENES = [
+    (),
+    ('shared',),
+    ('exclusive',),
+    ('shared', 'shared'),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    'error',
+    # Some sort before what RLock says and some after it.
+    [KeyboardInterrupt(), RuntimeError('a'), RuntimeError('z')],
+    ids=repr,
+)
+@pytest.mark.parametrize('hold_back', [None, 'inhibited', 'backoff'])
+@pytest.mark.parametrize('inner', [None, 'shared', 'exclusive'])
+@pytest.mark.parametrize('outer', ['shared', 'exclusive'])
+@pytest.mark.parametrize('others', SCENES, ids='-'.join)
+def test_at_every_point_of_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+    others: tuple[str, ...],
+    outer: str,
+    inner: str | None,
+    hold_back: str | None,
+    error: BaseException,
+) -> None:
+    backoff = (0.0, 0.0) if hold_back == 'backoff' else ()
+    monkeypatch.setattr(locks, '_BACKOFF', backoff)
+    # In the middle of letting go, too.
+    monkeypatch.setattr(locks, 'repeat', repeat)
+    for point in itertools.count(1):
+        # Not the same, which would keep all of its tracebacks alive.
+        error = type(error)(*error.args)
+        scene = Scene(*others)
+        lock = scene.lock
+        if hold_back == 'inhibited':
+            lock._hints.inhibited_until = monotonic() + PATIENCE
+        work = partial(getattr(lock, outer), partial(use, lock, inner), None)
+        interrupted = interrupted_at(point, error, work)
+        scene.end()
+        for _ in range(2):
+            # First in a thread: we would let go of what we still have.
+            in_a_thread(partial(lock.exclusive, len, ''))
+            in_a_thread(partial(lock.shared, len, ''))
+            lock.exclusive(len, '')
+            lock.shared(len, '')
+        # Readers may pass the gate again.
+        assert lock._own is lock._entered
+        assert not lock._hints.writer_waits
+        if not interrupted:
+            break
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('message', ['a', 'z'])
+def test_while_an_interrupted_read_gives_back_its_own_lock(
+    message: str,
+) -> None:
+    error = RuntimeError(message)
+
+    class OwnLock(ReportingLock):
+        def __init__(self) -> None:
+            super().__init__(threading.RLock(), lambda: None)
+            self._free = self.release
+            self.release = self.release_and_raise
+
+        def release_and_raise(self) -> None:
+            self.release = self._free
+            self.release()
+            raise error
+
+    def interrupted(_: None) -> None:
+        raise KeyboardInterrupt
+
+    scene = Scene('shared')
+    scene.lock._entered[threading.get_ident()] = OwnLock()
+    with pytest.raises(RuntimeError) as caught:
+        scene.lock.shared(interrupted, None)
+    assert caught.value is error
+    scene.end()
+    in_a_thread(partial(scene.lock.exclusive, len, ''))
+
+
+def repeat(*arguments: Any) -> Iterator[Any]:
+    return itertools.repeat(*arguments)
+
+
+def use(lock: BigReaderLock, how: str | None, _: None) -> None:
+    if how is not None:
+        getattr(lock, how)(len, '')
+
+
 def assert_free(connector: LocalConnector) -> None:
     """Every operation works, from this thread and from another."""
     failures: list[BaseException] = []
@@ -132,7 +277,7 @@ def assert_free(connector: LocalConnector) -> None:
     assert connector.get(LocalKey('missing')) is None
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
+def in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(PATIENCE)

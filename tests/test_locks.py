@@ -160,6 +160,16 @@ def test_the_dict_outlives_its_entry_in_the_registry() -> None:
     assert dict_ref() is None
 
 
+def test_an_entry_in_the_registry_keeps_its_dict_alive() -> None:
+    store = Store()
+    dict_ref = weakref.ref(store)
+    guarded = locks.guard(store)
+    del store
+    assert dict_ref() is not None
+    del guarded
+    assert dict_ref() is None
+
+
 def make_connectors_at_once(
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -216,14 +226,19 @@ def test_without_a_registry_lock_they_would_not(
 
 
 @pytest.mark.timeout(30)
+@pytest.mark.parametrize('left_behind', [True, False])
 @pytest.mark.parametrize('keep', [True, False])
 @pytest.mark.parametrize('step', ['__init__', 'get', '__setitem__'])
 def test_a_finalizer_makes_a_connector_in_the_middle_of_making_one(
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     keep: bool,
+    left_behind: bool,
 ) -> None:
     store: dict[LocalKey, bytes] = {}
+    if left_behind:  # By an interrupt: what it was for is gone.
+        place = (threading.get_ident(), id(store))
+        monkeypatch.setitem(locks._offers, place, weakref.ref(locks.guard({})))
     struck: list[LocalConnector | None] = []
 
     def strike(where: str) -> None:

@@ -119,25 +119,51 @@ def test_inside_a_read_while_a_writer_waits_for_it(inner: str) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_read_that_always_writes_runs_again_but_once() -> None:
-    lock = BigReaderLock()
+@pytest.mark.parametrize('at_once', [True, False])
+def test_a_read_that_always_writes_runs_again_but_once(at_once: bool) -> None:
     inside, leave = threading.Event(), threading.Event()
+    others: list[str] = []
     runs = 0
 
     def linger(_: object) -> None:
         inside.set()
         assert leave.wait(PATIENCE)
 
+    def about_to_block() -> None:
+        if threading.current_thread() is threading.main_thread():
+            leave.set()
+        else:
+            others.append('blocked')
+            tried.set()
+
+    def write() -> None:
+        lock.exclusive(others.append, 'inside')
+        tried.set()
+
     def write_in_the_middle(_: object) -> None:
         nonlocal runs
         runs += 1
-        leave.set()
+        if at_once:
+            # Then the gate is free, else we wait for it.
+            leave.set()
+            reader.join(PATIENCE)
         lock.exclusive(lambda: None)
+        if runs == 2:
+            # Nobody writes beside us.
+            writer.start()
+            assert tried.wait(PATIENCE)
+            assert others == ['blocked']
 
-    reader = threading.Thread(target=lock.shared, args=(linger, None))
-    reader.start()
-    assert inside.wait(PATIENCE)
-    lock.shared(write_in_the_middle, None)
-    reader.join(PATIENCE)
-    assert not reader.is_alive()
-    assert runs == 2
+    tried = threading.Event()
+    with instrumented_locks(about_to_block):
+        lock = BigReaderLock()
+        reader = threading.Thread(target=lock.shared, args=(linger, None))
+        writer = threading.Thread(target=write)
+        reader.start()
+        assert inside.wait(PATIENCE)
+        lock.shared(write_in_the_middle, None)
+        assert runs == 2
+        for thread in (reader, writer):
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert others == ['blocked', 'inside']

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 def test_isinstance_of_the_protocols(protocol: str) -> None:
     protocols = pytest.importorskip('proxystore.connectors.protocols')
     assert isinstance(LocalConnector(), getattr(protocols, protocol))
+
+
+def test_a_star_import_gives_what_is_public() -> None:
+    names: dict[str, object] = {}
+    exec('from proxystore_local import *', names)
+    del names['__builtins__']
+    assert names == {
+        'BigReaderLock': BigReaderLock,
+        'LocalConnector': LocalConnector,
+        'LocalKey': LocalKey,
+    }
 
 
 def test_the_type_can_be_imported_by_its_path() -> None:

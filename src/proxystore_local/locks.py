@@ -408,10 +408,12 @@ def _before_fork() -> None:
     """Take all locks, so that no operation is half done in the child."""
     interrupt = None
     _held.append(_MARKER)
-    more = True
-    while more:
+    while True:
         try:
-            more = _take_more()
+            # Not a loop of ours, since an interrupt at its backward jump may
+            # be outside of the try block, depending on the Python.
+            deque(iter(_take_more, False), maxlen=0)
+            break
         except BaseException as error:
             # Raised when all are taken, since the fork goes on without us.
             interrupt = error

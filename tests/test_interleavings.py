@@ -67,14 +67,6 @@ TRIPLES = [
         2,
     )
 ]
-DEEP_TRIPLES = [
-    [[Step('put_batch')], [Step(one)], [Step(other)]]
-    for one, other in [
-        ('put_batch', 'put_batch'),
-        ('put_batch', 'get_batch'),
-        ('get_batch', 'get_batch'),
-    ]
-]
 # What a finalizer does inside an operation, beside another thread.
 NESTED = [
     [[Step(outer, inside=Step(inner))], [Step(beside)]]

@@ -103,7 +103,10 @@ def logged_locks(
     log: list[object],
     *answers: Answer,
 ) -> list[BigReaderLock]:
-    """Make three locks with logged gates, the only ones that a fork takes."""
+    """Make three locks with logged gates, the only ones that a fork takes.
+
+    The second gate gives the answers.
+    """
     monkeypatch.setattr(locks, '_locks', set())
     made = [BigReaderLock() for _ in range(3)]
     for lock, name in zip(made, 'abc'):
@@ -146,6 +149,19 @@ def test_a_fork_that_waits_in_vain_for_a_gate_starts_anew(
     log.clear()
     assert_closed_until_released(made)
     assert log == ['c', 'a', 'b']
+
+
+def test_a_fork_that_has_many_locks_and_waits_in_vain_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log)
+    made += [BigReaderLock() for _ in range(200)]
+    monkeypatch.setattr(made[-1], '_gate', LoggedLock('last', log, False))
+    locks._before_fork()
+    assert log.count(('a', True, -1)) == 2
+    assert log.count(('last', True, 1.0)) == 2
+    assert_closed_until_released(made)
 
 
 def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(

@@ -110,6 +110,18 @@ def test_two_locks_for_one_dict_are_refused() -> None:
     LocalConnector(store, lock=rwlock.RWLockRead())
 
 
+def test_locks_that_are_equal_are_still_two() -> None:
+    class Equal(rwlock.RWLockFair):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        __hash__ = rwlock.RWLockFair.__hash__
+
+    connector = LocalConnector(lock=Equal())
+    with pytest.raises(ValueError, match='share one lock'):
+        LocalConnector(connector._store, lock=Equal())
+
+
 def test_one_lock_may_guard_two_dicts() -> None:
     lock = rwlock.RWLockFair()
     a, b = LocalConnector(lock=lock), LocalConnector(lock=lock)

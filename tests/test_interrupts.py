@@ -125,7 +125,8 @@ class Scene:
     block.
 
     Args:
-        others: What each does, `shared` or `exclusive`.
+        others: What each does, `shared` or `exclusive`; or `gone`, if it has
+            read and left.
     """
 
     def __init__(self, *others: str) -> None:
@@ -136,14 +137,18 @@ class Scene:
             self.lock = BigReaderLock()
             for other, leave in zip(others, self.leave):
                 inside = threading.Event()
+                gone = other == 'gone'
                 thread = threading.Thread(
-                    target=getattr(self.lock, other),
+                    target=getattr(self.lock, 'shared' if gone else other),
                     args=(self.linger, (inside, leave)),
                     daemon=True,
                 )
                 thread.start()
                 assert inside.wait(PATIENCE)
                 self.threads.append(thread)
+                if gone:
+                    leave.set()
+                    thread.join(PATIENCE)
 
     @staticmethod
     def linger(events: tuple[threading.Event, threading.Event]) -> None:
@@ -169,6 +174,7 @@ SCENES = [
     ('shared',),
     ('exclusive',),
     ('shared', 'shared'),
+    ('shared', 'gone'),
 ]
 
 

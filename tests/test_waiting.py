@@ -61,6 +61,7 @@ class WatchedLock:
         self._acquire = lock.acquire
         self.release = lock.release
         self.tries = 0
+        self.taken = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         self.tries += not blocking
@@ -73,6 +74,7 @@ class WatchedLock:
                 assert timeout >= 0, 'it would wait for ever'
                 self._world.now += timeout
                 return False
+        self.taken += 1
         return True
 
 
@@ -304,6 +306,9 @@ def test_a_reader_sleeps_once_unless_it_did_not_help(
     lock.shared(len, '')
     assert world.slept == [BACKOFF[0]] * 3
     assert world.waited == []
+    # All were under the own lock.
+    (own,) = lock._entered.values()
+    assert own.taken == 1 + 100 + 1 + 1
     other.leave()
 
 

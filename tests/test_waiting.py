@@ -227,6 +227,10 @@ def test_who_stays_at_the_gate_has_let_go_of_the_own_lock(
 def test_nobody_stays_if_no_writer_waited(world: World) -> None:
     world.now = 0.5
     lock = BigReaderLock()
+    other = Inside(lock)
+    lock.shared(len, '')
+    assert world.looked == 0
+    other.leave()
     for _ in range(2):
         first, second = Inside(lock), Inside(lock)
         first.leave()

@@ -10,7 +10,6 @@ import pytest
 from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from proxystore_local import locks
 from tests.checks import A
 from tests.checks import check_queued_readers_share
 from tests.checks import check_readers_share
@@ -82,28 +81,3 @@ def run(work: Callable[..., object], *arguments: object) -> None:
     thread.start()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-
-
-def test_a_reader_who_backs_off_takes_the_gate_if_it_can(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    inside, leave = threading.Event(), threading.Event()
-    lock = BigReaderLock()
-
-    def linger(_: object) -> None:
-        inside.set()
-        assert leave.wait(PATIENCE)
-
-    def back_off(seconds: float) -> None:
-        assert seconds == 1
-        leave.set()
-        run(reader.join)
-
-    monkeypatch.setattr(locks, '_BACKOFF', (1,))
-    monkeypatch.setattr(locks, 'sleep', back_off)
-    reader = threading.Thread(target=lock.shared, args=(linger, None))
-    reader.start()
-    assert inside.wait(PATIENCE)
-    lock._hints.reads_without_backoff = 0
-    assert lock.shared(len, 'abc') == 3
-    assert not lock._entered

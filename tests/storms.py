@@ -619,10 +619,11 @@ def fork(storm: Storm, inspector: Worker) -> None:
     if pid == 0:
         code = 1
         try:
-            # A child that hangs ends with this signal, and says where.
+            # A child that hangs ends with this signal, and says where: to the
+            # descriptor, since somebody may have been writing to sys.stderr.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            faulthandler.register(signal.SIGALRM, chain=True)
             signal.alarm(int(PATIENCE / 2))
+            faulthandler.register(signal.SIGALRM, 2, chain=True)
             inspector.work()
             key = connector.put(b'child')
             assert connector.get(key) == b'child'
@@ -631,7 +632,7 @@ def fork(storm: Storm, inspector: Worker) -> None:
                 raise error
             code = 0
         except BaseException:
-            traceback.print_exc()
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
     os.close(writing)

@@ -75,6 +75,7 @@ def test_a_thread_mints_more_at_once_as_it_goes_on(
             # A small batch takes from what is left, a large one does not.
             lambda: [mint(), *mint_batch(255)],
             lambda: mint_batch(256),
+            lambda: mint_batch(300),
         ]
         for task in tasks:
             task()
@@ -85,4 +86,4 @@ def test_a_thread_mints_more_at_once_as_it_goes_on(
     monkeypatch.setattr(module, 'os', types.SimpleNamespace(urandom=urandom))
     with ThreadPoolExecutor(1) as new_thread:
         asked = new_thread.submit(work).result()
-    assert asked == [[16], [32, 64, 128, 256, 256], [256], [256]]
+    assert asked == [[16], [32, 64, 128, 256, 256], [256], [256], [300]]

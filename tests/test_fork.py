@@ -164,6 +164,18 @@ def test_a_fork_that_has_many_locks_and_waits_in_vain_starts_anew(
     assert_closed_until_released(made)
 
 
+def test_a_fork_that_waits_in_vain_twice_starts_with_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[object] = []
+    made = logged_locks(monkeypatch, log, False)
+    monkeypatch.setattr(made[2], '_gate', LoggedLock('c', log, False))
+    locks._before_fork()
+    assert log[-3:] == [('c', True, -1), ('b', True, 1.0), ('a', True, 1.0)]
+    assert made[2]._number < made[1]._number < made[0]._number
+    assert_closed_until_released(made)
+
+
 def test_a_fork_that_waits_in_vain_for_a_reader_starts_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -358,3 +358,14 @@ print(locks._BACKOFF)
         check=True,
     )
     assert ended.stdout.strip() == str(backoff)
+
+
+def test_a_reader_has_its_own_lock_when_the_time_at_the_gate_is_over(
+    world: World,
+) -> None:
+    lock = BigReaderLock()
+    lock._hints.inhibited_until = world.now
+    other = Inside(lock)
+    assert lock.shared(len, 'abc') == 3
+    other.leave()
+    assert threading.get_ident() in lock._entered

@@ -1,12 +1,14 @@
-"""What is measured: prices, throughput, waits, growth and memory."""
+"""What is measured: prices, throughput, waits, growth, sizes, memory."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gc
+import importlib.util
 import itertools
 import random
+import signal
 import statistics
 import threading
 import time
@@ -20,15 +22,18 @@ from collections.abc import Sequence
 from collections.abc import Sized
 from concurrent.futures import FIRST_EXCEPTION
 from concurrent.futures import Future
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 from typing import Literal
 from typing import TypeAlias
 from typing import TypeVar
 
 from benchmarks.peers import Connector
+from benchmarks.peers import find_peers
 from benchmarks.peers import Peer
 from proxystore_local import LocalKey
 
@@ -40,6 +45,22 @@ PATIENCE = 60
 KEYS = [LocalKey(str(uuid.UUID(int=n, version=4))) for n in range(1024)]
 VALUE = bytes(100)
 BATCH = 1000
+OBJECT = list(range(100))
+
+# What the workloads vary.
+THREADS = (1, 2, 4, 8, 16, 32)
+WRITES = (0, 1, 10, 50, 100)
+MIXES = ((8, 1), (8, 8), (1, 8))
+ALIVE = (0, 1, 2, 4, 8, 16, 32)
+BATCHES = (1, 10, 100, 1_000, 10_000, 100_000)
+SIZES = {
+    '1 B': 1,
+    '1 KiB': 2**10,
+    '1 MiB': 2**20,
+    '32 MiB': 2**25,
+    '1 GiB': 2**30,
+}
+STORE_THREADS = (1, 2, 4, 8)
 
 LEN = 'len(connector)'
 SET = 'connector.set(key, value)'
@@ -51,8 +72,10 @@ class Effort:
 
     Attributes:
         calls: Calls to time at a stretch. Also bounds what puts store.
-        best_of: Such stretches, of which the best counts.
-        rounds: Runs of throughput, waits and memory.
+        best_of: Such stretches in one process, of which the best counts.
+        processes: Processes in which to do that, of which the median counts.
+        rounds: Runs of throughput, waits and memory, each in a process of
+            its own.
         seconds: Duration of a run of throughput or waits.
         ended: Short-lived threads of the growth workload.
         objects: Objects of the memory workload.
@@ -60,6 +83,7 @@ class Effort:
 
     calls: int
     best_of: int
+    processes: int
     rounds: int
     seconds: float
     ended: int
@@ -68,18 +92,20 @@ class Effort:
 
 FULL = Effort(
     calls=5_000,
-    best_of=15,
-    rounds=5,
-    seconds=0.4,
+    best_of=3,
+    processes=12,
+    rounds=3,
+    seconds=0.25,
     ended=10_000,
     objects=10_000,
 )
 QUICK = Effort(
     calls=1_000,
-    best_of=5,
-    rounds=2,
+    best_of=2,
+    processes=2,
+    rounds=1,
     seconds=0.02,
-    ended=1_000,
+    ended=500,
     objects=1_000,
 )
 
@@ -133,6 +159,7 @@ class Measurement:
         value: Outcome of all rounds.
         unit: Unit of the value.
         better: Which values are the good ones.
+        safe: If threads can share the peer, and its batches are atomic.
         rounds: Outcome of each round, which tells how noisy the value is.
     """
 
@@ -143,49 +170,117 @@ class Measurement:
     value: float
     unit: str
     better: Literal['lower', 'higher']
+    safe: bool = True
     rounds: Sequence[float] = ()
 
 
 def measure(
-    cases: Sequence[Case],
-    peers: Sequence[Peer],
-    progress: Callable[[], object],
+    effort: Effort,
+    workloads: Sequence[str],
+    progress: Callable[[int], object],
 ) -> list[Measurement]:
     """Put all peers through all cases.
 
-    The peers take turns, so that a busy moment of the machine hits all alike,
-    and the rounds of a case lie far apart, so that it does not hit them all.
+    Each turn of a workload runs in a new process, so that what differs from
+    process to process (the layout of memory, hashes of strings) is averaged
+    out. The turns of a case lie far apart, so that a busy moment of the
+    machine does not hit them all.
 
     Args:
-        cases: What to measure.
-        peers: What to measure it of.
-        progress: Called after each turn.
+        effort: How much work to put into it.
+        workloads: Names of the workloads.
+        progress: Called with the number of runs that were done.
 
     Returns:
         All that was measured.
     """
-    results: dict[tuple[Case, Peer], list[Sequence[float]]] = {
-        pair: [] for pair in itertools.product(cases, peers)
-    }
-    for turn in range(max(case.rounds for case in cases)):
-        for (case, peer), rounds in results.items():
-            if turn < case.rounds:
-                rounds.append(case.run(peer.make()))
-                progress()
+    peers, _ = find_peers()
+    found: dict[tuple[str, int], list[list[Sequence[float]]]] = {}
+    cases = {name: list(WORKLOADS[name](effort)) for name in workloads}
+    turns = max(c.rounds for some in cases.values() for c in some)
+    for turn, name in itertools.product(range(turns), workloads):
+        due = [n for n, case in enumerate(cases[name]) if turn < case.rounds]
+        # Ctrl-C is for the parent; the child ends with its case.
+        with ProcessPoolExecutor(
+            1,
+            get_context('spawn'),
+            signal.signal,
+            (signal.SIGINT, signal.SIG_IGN),
+        ) as pool:
+            run = functools.partial(_run_case, effort, name, turn)
+            for number, results in zip(due, pool.map(run, due)):
+                found.setdefault((name, number), []).append(results)
+                progress(len(peers))
     return [
-        Measurement(
-            case.workload,
-            case.table,
-            column.name,
-            peer.name,
-            column.combine(values),
-            column.unit,
-            column.better,
-            values,
-        )
-        for (case, peer), rounds in results.items()
-        for column, values in zip(case.columns, zip(*rounds))
+        measurement
+        for (name, number), results in found.items()
+        for measurement in combine(cases[name][number], peers, results)
     ]
+
+
+def _run_case(
+    effort: Effort,
+    workload: str,
+    turn: int,
+    number: int,
+) -> list[Sequence[float]]:
+    """Do a case once, in a process that gets no more than its number."""
+    peers, _ = find_peers()
+    case = list(WORKLOADS[workload](effort))[number]
+    return take_turns(case, peers, turn + number)
+
+
+def take_turns(
+    case: Case,
+    peers: Sequence[Peer],
+    first: int,
+) -> list[Sequence[float]]:
+    """Put all peers through a case, one after the other.
+
+    Args:
+        case: What to measure.
+        peers: What to measure it of.
+        first: Number of the peer that is the first one, so that it is not
+            always the same.
+
+    Returns:
+        The numbers of each peer, none if it cannot do it.
+    """
+    found: dict[int, Sequence[float]] = {}
+    for step in range(len(peers)):
+        place = (first + step) % len(peers)
+        found[place] = case.run(peers[place].make())
+    return [found[place] for place in range(len(peers))]
+
+
+def combine(
+    case: Case,
+    peers: Sequence[Peer],
+    rounds: Sequence[Sequence[Sequence[float]]],
+) -> Iterator[Measurement]:
+    """Make a measurement of the numbers of all rounds.
+
+    Args:
+        case: What was measured.
+        peers: What it was measured of.
+        rounds: What each round found out about each peer.
+
+    Yields:
+        A measurement for each column and peer that could do it.
+    """
+    for peer, numbers in zip(peers, zip(*rounds)):
+        for column, values in zip(case.columns, zip(*numbers)):
+            yield Measurement(
+                case.workload,
+                case.table,
+                column.name,
+                peer.name,
+                column.combine(values),
+                column.unit,
+                column.better,
+                peer.safe,
+                values,
+            )
 
 
 def price(effort: Effort) -> Iterator[Case]:
@@ -213,9 +308,15 @@ def price(effort: Effort) -> Iterator[Case]:
         yield Case(
             'price',
             'one thread',
-            (Column(name, 'ns', 'lower', min),),
-            effort.best_of,
-            functools.partial(_price, statement, number, calls, 1),
+            (Column(name, 'ns', 'lower', statistics.median),),
+            effort.processes,
+            functools.partial(
+                _price,
+                statement,
+                number,
+                calls,
+                effort.best_of,
+            ),
         )
 
 
@@ -225,25 +326,29 @@ def _price(
     calls: int,
     repeats: int,
     connector: Connector,
+    value: bytes = VALUE,
+    batch: int = BATCH,
 ) -> Sequence[float]:
     """Get the nanoseconds of one of the calls that a statement makes."""
     if statement == LEN and not isinstance(connector, Sized):
         return ()
+    stored = itertools.islice(itertools.cycle(KEYS[:BATCH]), batch)
     timer = timeit.Timer(
         statement,
         # Before each stretch and not timed, so that evict finds its keys.
-        'for k in keys: connector.set(k, value)',
+        'for k in set(keys): connector.set(k, value)',
         globals={
             'connector': connector,
             'key': KEYS[0],
-            'keys': KEYS[:BATCH],
+            'keys': list(stored),
             'missing': KEYS[-1],
-            'value': VALUE,
-            'values': [VALUE] * BATCH,
+            'value': value,
+            'values': [value] * batch,
         },
     )
-    best = min(timer.repeat(repeats, number))
-    return (best / number / calls * 1e9,)
+    # One more, to warm up.
+    _, *times = timer.repeat(1 + repeats, number)
+    return (min(times) / number / calls * 1e9,)
 
 
 # A worker gets a barrier to meet the others at and an event that says stop.
@@ -310,13 +415,13 @@ def throughput(effort: Effort) -> Iterator[Case]:
     Yields:
         A case for each number of threads and share of writes.
     """
-    for threads, percent in itertools.product((1, 2, 8), (0, 1, 10, 50)):
+    for threads, percent in itertools.product(THREADS, WRITES):
         yield Case(
             'throughput',
-            f'{threads} thread{"s" * (threads > 1)}',
+            of_threads(threads),
             (
                 Column(
-                    f'{percent} % writes',
+                    of_writes(percent),
                     'k/s',
                     'higher',
                     statistics.median,
@@ -325,6 +430,16 @@ def throughput(effort: Effort) -> Iterator[Case]:
             effort.rounds,
             functools.partial(_throughput, threads, percent, effort.seconds),
         )
+
+
+def of_threads(threads: int) -> str:
+    """Name a number of threads."""
+    return f'{threads} thread{"s" * (threads > 1)}'
+
+
+def of_writes(percent: int) -> str:
+    """Name a share of writes."""
+    return f'{percent} % writes'
 
 
 def _throughput(
@@ -393,17 +508,23 @@ def waits(effort: Effort) -> Iterator[Case]:
             Column(f'{who}s', 'k/s', 'higher', statistics.median),
             Column(f'{who} p50', 'us', 'lower', statistics.median),
             Column(f'{who} p99', 'us', 'lower', statistics.median),
+            Column(f'{who} p99.9', 'us', 'lower', statistics.median),
             Column(f'{who} max', 'us', 'lower', max),
         )
     )
-    for readers, writers in ((8, 1), (8, 8), (1, 8)):
+    for readers, writers in MIXES:
         yield Case(
             'waits',
-            f'readers + writers: {readers} + {writers}',
+            of_mix(readers, writers),
             columns,
             effort.rounds,
             functools.partial(_waits, readers, writers, effort.seconds),
         )
+
+
+def of_mix(readers: int, writers: int) -> str:
+    """Name a mix of readers and writers."""
+    return f'readers + writers: {readers} + {writers}'
 
 
 def _waits(
@@ -446,10 +567,14 @@ def _watch(
 
 
 def _percentiles(stints: Sequence[_Stint]) -> list[float]:
-    """Get the median, the 99th percentile and the maximum of all waits."""
+    """Get the 50th, 99th and 99.9th percentile and the maximum of all waits.
+
+    In microseconds.
+    """
     times = sorted(itertools.chain(*(stint.waits for stint in stints)))
     return [
-        times[int(part * (len(times) - 1))] / 1000 for part in (0.5, 0.99, 1)
+        times[int(part * (len(times) - 1))] / 1000
+        for part in (0.5, 0.99, 0.999, 1)
     ]
 
 
@@ -462,12 +587,12 @@ def growth(effort: Effort) -> Iterator[Case]:
     Yields:
         A case for each number of threads, and one for threads that are gone.
     """
-    for threads in (0, 1, 2, 4, 8, 16, 32):
+    for threads in ALIVE:
         yield Case(
             'growth',
             'set after others have read',
-            (Column(f'{threads} alive', 'ns', 'lower', min),),
-            effort.best_of,
+            (Column(of_alive(threads), 'ns', 'lower', statistics.median),),
+            effort.processes,
             functools.partial(_growth_alive, threads, effort),
         )
     yield Case(
@@ -477,6 +602,11 @@ def growth(effort: Effort) -> Iterator[Case]:
         1,
         functools.partial(_growth_ended, effort),
     )
+
+
+def of_alive(threads: int) -> str:
+    """Name a number of threads that have read and are alive."""
+    return f'{threads} alive'
 
 
 def _growth_alive(
@@ -492,7 +622,7 @@ def _growth_alive(
         stop.wait()
 
     with _crew([read_and_park] * threads):
-        return _price(SET, effort.calls, 1, 1, connector)
+        return _price(SET, effort.calls, 1, effort.best_of, connector)
 
 
 def _growth_ended(effort: Effort, connector: Connector) -> Sequence[float]:
@@ -500,6 +630,142 @@ def _growth_ended(effort: Effort, connector: Connector) -> Sequence[float]:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(connector.get, KEYS[0]).result()
     return _price(SET, effort.calls, 1, effort.best_of, connector)
+
+
+def batches(effort: Effort) -> Iterator[Case]:
+    """Time batches of more and more objects.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each operation and size.
+    """
+    for name, statement in (
+        ('get_batch', 'connector.get_batch(keys)'),
+        ('put_batch', 'connector.put_batch(values)'),
+    ):
+        for size in BATCHES:
+            number = max(1, effort.calls // size)
+            repeats = effort.best_of if size <= effort.calls else 1
+            yield Case(
+                'batches',
+                name,
+                (Column(f'{size:,}', 'ns/obj', 'lower', statistics.median),),
+                effort.rounds,
+                functools.partial(
+                    _price,
+                    statement,
+                    number,
+                    size,
+                    repeats,
+                    batch=size,
+                ),
+            )
+
+
+def objects(effort: Effort) -> Iterator[Case]:
+    """Time `set` and `get` of larger and larger objects.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each size.
+    """
+    for name, size in SIZES.items():
+        yield Case(
+            'objects',
+            'set and get',
+            (Column(name, 'ns', 'lower', statistics.median),),
+            effort.rounds,
+            functools.partial(_objects, size, effort),
+        )
+
+
+def _objects(
+    size: int,
+    effort: Effort,
+    connector: Connector,
+) -> Sequence[float]:
+    return _price(
+        f'{SET}; connector.get(key)',
+        effort.calls,
+        1,
+        effort.best_of,
+        connector,
+        bytes(size),
+    )
+
+
+def store(effort: Effort) -> Iterator[Case]:
+    """Count what threads get done through Stores of ProxyStore.
+
+    Nine of ten operations get an object, the tenth puts one and evicts it.
+
+    Args:
+        effort: How much work to put into it.
+
+    Yields:
+        A case for each number of threads that share a Store, and that have
+        one each. None if ProxyStore is not installed.
+    """
+    if importlib.util.find_spec('proxystore') is None:
+        return
+    for table, threads in itertools.product(
+        ('one Store for all', 'a Store a thread'),
+        STORE_THREADS,
+    ):
+        stores = 1 if table == 'one Store for all' else threads
+        yield Case(
+            'store',
+            table,
+            (Column(of_threads(threads), 'k/s', 'higher', statistics.median),),
+            effort.rounds,
+            functools.partial(_store, stores, threads, effort.seconds),
+        )
+
+
+def _store(
+    number: int,
+    threads: int,
+    seconds: float,
+    connector: Connector,
+) -> Sequence[float]:
+    store_type = importlib.import_module('proxystore.store').Store
+    stores = [
+        store_type(f'store-{n}', connector, cache_size=0)
+        for n in range(number)
+    ]
+    stored = [stores[0].put(OBJECT) for _ in range(64)]
+    stints = _load(
+        [
+            functools.partial(_use_store, stores[thread % number], stored)
+            for thread in range(threads)
+        ],
+        seconds,
+    )
+    return (_rate(stints, stints),)
+
+
+def _use_store(
+    user: Any,
+    stored: Sequence[Any],
+    ready: threading.Barrier,
+    stop: threading.Event,
+) -> _Stint:
+    """Get, put and evict objects over and over, and at least ten times."""
+    operations = 0
+    ready.wait(PATIENCE)
+    begin = time.perf_counter_ns()
+    for start in itertools.cycle(range(len(stored) - 9)):
+        for key in stored[start : start + 9]:
+            user.get(key)
+        user.evict(user.put(OBJECT))
+        operations += 10
+        if stop.is_set():
+            break
+    return _Stint(begin, time.perf_counter_ns(), operations)
 
 
 def memory(effort: Effort) -> Iterator[Case]:
@@ -550,5 +816,14 @@ def _traced(build: Callable[[], Any]) -> int:
 
 WORKLOADS: dict[str, Callable[[Effort], Iterator[Case]]] = {
     workload.__name__: workload
-    for workload in (price, throughput, waits, growth, memory)
+    for workload in (
+        price,
+        throughput,
+        waits,
+        growth,
+        batches,
+        objects,
+        store,
+        memory,
+    )
 }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import math
+import re
 import statistics
 import subprocess
 import sys
+import sysconfig
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+
+pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
 
 from benchmarks.peers import FAIR
 from benchmarks.peers import find_peers
@@ -22,16 +25,19 @@ from benchmarks.peers import LOCK
 from benchmarks.peers import OURS
 from benchmarks.peers import Peer
 from benchmarks.peers import PROXYSTORE
+from benchmarks.plots import plots
 from benchmarks.report import Floor
 from benchmarks.report import floors
 from benchmarks.report import floors_table
+from benchmarks.report import Results
 from benchmarks.report import tables
 from benchmarks.workloads import Case
 from benchmarks.workloads import Column
+from benchmarks.workloads import combine
 from benchmarks.workloads import KEYS
-from benchmarks.workloads import measure
 from benchmarks.workloads import Measurement
 from benchmarks.workloads import QUICK
+from benchmarks.workloads import take_turns
 from benchmarks.workloads import waits
 from benchmarks.workloads import WORKLOADS
 from proxystore_local import LocalConnector
@@ -42,6 +48,11 @@ ROOT = Path(__file__).parent.parent
 PEERS, SKIPPED = find_peers()
 
 HAS_PROXYSTORE = importlib.util.find_spec('proxystore') is not None
+
+FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+TAG = '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED
+
+PLOTS = {'price', 'throughput', 'waits', 'growth', 'store'}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,21 +86,20 @@ def cell(
 
 
 def test_quick_run_fills_every_cell_of_every_table(tmp_path: Path) -> None:
-    path = tmp_path / 'results.json'
-    done = run('--quick', '--seconds', '0.01', '--json', str(path))
+    done = run('--quick', '--seconds', '0.01', '--output', str(tmp_path))
     assert done.returncode == 0, done.stderr
     # What comes first is what this machine calls itself, of any length.
     _, _, tables = done.stdout.partition('\n\n')
     assert max(map(len, tables.splitlines())) <= 120
     assert 'GIL' in done.stdout
     assert '100%' in done.stderr
-    results = json.loads(path.read_text())
-    assert results['skipped'] == SKIPPED
+    results = Results.from_file(tmp_path / f'{TAG}.json')
+    assert results.skipped == SKIPPED
     assert all(sentence in done.stdout for sentence in SKIPPED)
 
     cells = {
-        (m['workload'], m['table'], m['column'], m['peer']): m['value']
-        for m in results['measurements']
+        (m.workload, m.table, m.column, m.peer): m.value
+        for m in results.measurements
     }
     assert cells.keys() == {
         (case.workload, case.table, column.name, peer.name)
@@ -98,27 +108,38 @@ def test_quick_run_fills_every_cell_of_every_table(tmp_path: Path) -> None:
         for column in case.columns
         for peer in PEERS
     } - {('price', 'one thread', 'len', PROXYSTORE)}
-    assert {name for name, *_ in cells} == {*WORKLOADS}
+    measured = {*WORKLOADS} - ({'store'} if not HAS_PROXYSTORE else set())
+    assert {name for name, *_ in cells} == measured
     assert all(0 < value < math.inf for value in cells.values())
 
     lines = done.stdout.splitlines()
     for _, table, column, peer in cells:
         assert any(line.endswith(f': {table}') for line in lines)
         assert any(column in line for line in lines)
-        assert any(line.startswith(f'{peer} ') for line in lines)
+        assert any(re.match(rf'{peer}\*? ', line) for line in lines)
 
-    compared = results['floors']
-    assert {f['what'].partition(',')[0] for f in compared} == {
+    compared = floors(results.measurements)
+    assert {f.what.partition(',')[0].partition(':')[0] for f in compared} == {
         'price',
         'throughput',
         'waits',
         'memory',
     }
-    assert all(0 < f['times_better'] < math.inf for f in compared)
+    assert all(0 < f.times_better < math.inf for f in compared)
+    assert floors_table(compared) in done.stdout
+
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {
+        f'{TAG}.json',
+        *(
+            f'{name}-{TAG}.svg'
+            for name in PLOTS - (WORKLOADS.keys() - measured)
+        ),
+    }
 
 
-def test_only_selects_workloads() -> None:
-    done = run('--quick', '--only', 'memory')
+def test_only_selects_workloads(tmp_path: Path) -> None:
+    done = run('--quick', '--only', 'memory', '--output', str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert 'Memory' in done.stdout
     assert 'Throughput' not in done.stdout
@@ -131,8 +152,11 @@ def test_only_selects_workloads() -> None:
         (['--seconds', '0'], "not a positive number: '0'"),
         (['--seconds', 'nan'], "not a positive number: 'nan'"),
         (['--seconds', 'soon'], "not a positive number: 'soon'"),
-        (['--json', 'no/such/folder.json'], 'no/such/folder.json'),
-        (['--json'], 'expected one argument'),
+        (['--output', 'pyproject.toml'], "File exists: 'pyproject.toml'"),
+        (['--output'], 'expected one argument'),
+        (['--merge'], 'expected at least one argument'),
+        (['--merge', 'no/such/file.json'], 'no/such/file.json'),
+        (['--merge', 'LICENSE'], 'LICENSE is not a result of python -m'),
         (['--fast'], 'unrecognized arguments: --fast'),
     ],
 )
@@ -145,10 +169,32 @@ def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
 
 def test_peers_are_ours_and_all_rivals() -> None:
     names = [peer.name for peer in PEERS]
-    assert names[:3] == [OURS, LOCK, FAIR]
-    assert (PROXYSTORE in names) == HAS_PROXYSTORE
+    assert names == [
+        OURS,
+        LOCK,
+        'RLock',
+        FAIR,
+        'RWLockRead',
+        'RWLockWrite',
+        'fasteners',
+        'cereggii',
+        'AtomicDict',
+        *([PROXYSTORE] if HAS_PROXYSTORE else []),
+    ]
     assert len(SKIPPED) == (not HAS_PROXYSTORE)
-    assert len(names) == len(set(names)) == 8 + HAS_PROXYSTORE
+    assert {peer.name for peer in PEERS if not peer.safe} == {
+        'AtomicDict',
+        PROXYSTORE,
+    } & set(names)
+
+
+def test_peer_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, 'fasteners', None)
+    peers, skipped = find_peers()
+    assert 'fasteners' not in {peer.name for peer in peers}
+    assert any('fasteners is skipped: ' in sentence for sentence in skipped)
 
 
 @pytest.mark.parametrize('peer', PEERS, ids=lambda peer: peer.name)
@@ -171,7 +217,7 @@ def test_peer_is_a_connector(peer: Peer) -> None:
     assert not peer.make().exists(keys[0])
 
 
-def test_peers_take_turns_and_rounds_are_combined() -> None:
+def test_peers_take_turns() -> None:
     turns: list[str] = []
 
     def peer(name: str) -> Peer:
@@ -181,9 +227,14 @@ def test_peers_take_turns_and_rounds_are_combined() -> None:
 
         return Peer(name, '', make)
 
-    def number(connector: object) -> Sequence[float]:
-        return (len(turns), -len(turns))
+    case = Case('price', 'one thread', (), 1, lambda _: (len(turns),))
+    peers = [peer('a'), peer('b'), peer('c')]
+    assert take_turns(case, peers, 0) == [(1,), (2,), (3,)]
+    assert take_turns(case, peers, 4) == [(6,), (4,), (5,)]
+    assert turns == ['a', 'b', 'c', 'b', 'c', 'a']
 
+
+def test_rounds_are_combined() -> None:
     case = Case(
         'price',
         'one thread',
@@ -192,16 +243,30 @@ def test_peers_take_turns_and_rounds_are_combined() -> None:
             Column('middle', 'ns', 'lower', statistics.median),
         ),
         3,
-        number,
+        lambda _: (),
     )
-    results = measure([case], [peer('a'), peer('b')], lambda: None)
-    assert turns == ['a', 'b'] * 3
+    peers = [
+        Peer('a', '', LocalConnector),
+        Peer('b', '', LocalConnector, safe=False),
+        Peer('cannot', '', LocalConnector),
+    ]
+    results = list(
+        combine(
+            case,
+            peers,
+            [
+                [(1, -1), (2, -2), ()],
+                [(3, -3), (4, -4), ()],
+                [(5, -5), (6, -6), ()],
+            ],
+        )
+    )
     assert list(results[-1].rounds) == [-2, -4, -6]
-    assert [(m.peer, m.column, m.value) for m in results] == [
-        ('a', 'least', 1),
-        ('a', 'middle', -3),
-        ('b', 'least', 2),
-        ('b', 'middle', -4),
+    assert [(m.peer, m.column, m.value, m.safe) for m in results] == [
+        ('a', 'least', 1, True),
+        ('a', 'middle', -3, True),
+        ('b', 'least', 2, False),
+        ('b', 'middle', -4, False),
     ]
 
 
@@ -212,7 +277,17 @@ def test_peers_take_turns_and_rounds_are_combined() -> None:
         ('throughput', '0 % writes'),
         ('waits', 'reads'),
         ('growth', '8 alive'),
-        ('growth', '1,000 ended'),
+        ('growth', '500 ended'),
+        ('batches', '10'),
+        ('objects', '1 GiB'),
+        pytest.param(
+            'store',
+            '8 threads',
+            marks=pytest.mark.skipif(
+                not HAS_PROXYSTORE,
+                reason='proxystore is not installed',
+            ),
+        ),
         ('memory', 'put'),
     ],
 )
@@ -224,7 +299,13 @@ def test_failure_of_a_connector_ends_it_all(
         def get(self, key: LocalKey) -> bytes | None:
             raise ZeroDivisionError
 
+        def get_batch(self, keys: Any) -> list[Any]:
+            raise ZeroDivisionError
+
         def put(self, obj: Any) -> LocalKey:
+            raise ZeroDivisionError
+
+        def put_batch(self, objs: Any) -> list[LocalKey]:
             raise ZeroDivisionError
 
     threads = threading.active_count()
@@ -265,17 +346,29 @@ def test_waits_tell_reads_from_writes() -> None:
         )
         for who in ('read', 'write'):
             assert 0 < found[f'{who} p50'] <= found[f'{who} p99']
-            assert found[f'{who} p99'] <= found[f'{who} max']
+            assert found[f'{who} p99'] <= found[f'{who} p99.9']
+            assert found[f'{who} p99.9'] <= found[f'{who} max']
 
 
 def test_table_shows_how_many_times_ours() -> None:
-    title, table = tables([cell(OURS, 200), cell(LOCK, 50.0)])
+    title, table = tables(
+        [
+            cell(OURS, 200, rounds=(100, 200, 200, 400)),
+            cell(LOCK, 50.0),
+            cell(FAIR, 800),
+            cell(PROXYSTORE, 1.0, safe=False),
+        ]
+    )
     assert title.endswith(': one thread')
-    head, units, ours, lock = table.splitlines()
+    head, units, ours, lock, _, unsafe, best, rounds = table.splitlines()
     assert head.split() == ['get']
     assert units.split() == ['ns,', 'lower']
     assert ours.split() == [OURS, '200', '(1.00)']
     assert lock.split() == [LOCK, '50.0', '(0.25)']
+    assert unsafe.split() == [f'{PROXYSTORE}*', '1.00', '(5e-03)']
+    assert best.split() == ['times', 'better', '0.25', 'than', LOCK]
+    # Quartiles of the rounds: 175, 200 and 250.
+    assert rounds.split() == ['rounds', '±', '19%']
 
 
 def test_table_leaves_out_what_a_peer_cannot_do() -> None:
@@ -283,15 +376,12 @@ def test_table_leaves_out_what_a_peer_cannot_do() -> None:
         [
             cell(OURS, 1),
             cell(OURS, 1, column='len'),
-            cell(PROXYSTORE, 1),
+            cell(PROXYSTORE, 1, safe=False),
         ],
     )
-    assert table.splitlines()[-1].split() == [
-        PROXYSTORE,
-        '1.00',
-        '(1.00)',
-        '-',
-    ]
+    _, _, _, theirs, best, _ = table.splitlines()
+    assert theirs.split() == [f'{PROXYSTORE}*', '1.00', '(1.00)', '-']
+    assert best.split() == ['times', 'better', '-', '-']
 
 
 def test_wide_table_is_split() -> None:
@@ -314,7 +404,7 @@ def test_wide_table_is_split() -> None:
 )
 def test_numbers_have_about_three_digits(value: float, text: str) -> None:
     _, table = tables([cell(OURS, value)])
-    assert table.splitlines()[-1].split()[1] == text
+    assert table.splitlines()[2].split()[1] == text
 
 
 def test_floors_are_above_one_where_ours_is_better() -> None:
@@ -337,8 +427,109 @@ def test_floors_are_above_one_where_ours_is_better() -> None:
         Floor('price, one thread: get', LOCK, 0.5),
         Floor('price, one thread: get', FAIR, 4),
         Floor('throughput, 8 threads: 0 % writes', LOCK, 3),
-        Floor('memory, one thread: put', 'plain dict', 0.5),
+        Floor('memory: put', 'plain dict', 0.5),
     ]
     lines = floors_table(results).splitlines()
     assert 'above 1 ours is better' in lines[0]
     assert lines[2].split()[-3:] == ['against', FAIR, '4.00']
+
+
+def results(tag: str, *measurements: Measurement) -> Results:
+    about = dict.fromkeys(['date', 'python', 'build', 'platform', 'cpus'], '?')
+    return Results(about | {'tag': tag}, [], measurements)
+
+
+def test_results_can_be_read_again(tmp_path: Path) -> None:
+    written = results('3.13', cell(OURS, 1.5, rounds=(1.5, 2.5)))
+    path = tmp_path / 'results.json'
+    path.write_text(written.to_json())
+    read = Results.from_file(path)
+    assert read.about == written.about
+    assert read.measurements == [cell(OURS, 1.5, rounds=[1.5, 2.5])]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '[]',
+        '{}',
+        '{"about": {}, "skipped": [], "measurements": []}',
+        '{"about": {"tag": 3}, "skipped": [], "measurements": []}',
+        '{"about": {"tag": "3"}, "skipped": [], "measurements": [{"a": 1}]}',
+    ],
+)
+def test_what_is_no_result_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / 'results.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f'{path} is not a result of'):
+        Results.from_file(path)
+
+
+def test_pythons_are_merged(tmp_path: Path) -> None:
+    for run_of in (
+        results('3.13', cell(OURS, 300), cell(LOCK, 200), cell(FAIR, 400)),
+        results('3.13t', cell(OURS, 100), cell(LOCK, 200)),
+    ):
+        path = tmp_path / f'{run_of.about["tag"]}.json'
+        path.write_text(run_of.to_json())
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = run('--output', str(tmp_path), '--merge', *paths)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / 'tables.md').read_text()
+    assert text in done.stdout
+    lines = text.splitlines()
+    assert '|  | 3.13 | 3.13t |' in lines
+    assert '| get | 300 ns, **0.67** x Lock | 100 ns, 2.00 x Lock |' in lines
+    assert f'| price, one thread: get | {FAIR} | 1.33 | - |' in lines
+    assert (tmp_path / 'price-3.13.svg').exists()
+    assert (tmp_path / 'price-3.13t.svg').exists()
+
+
+def test_merge_wants_one_result_of_each_python(tmp_path: Path) -> None:
+    path = tmp_path / 'results.json'
+    path.write_text(results('3.13', cell(OURS, 1)).to_json())
+    done = run('--merge', str(path), str(path))
+    assert done.returncode == 2
+    assert 'one result of each Python, not of 3.13, 3.13' in done.stderr
+
+
+def test_plots_take_their_colours_from_the_browser() -> None:
+    measured = [
+        cell(peer.name, number + 1, safe=peer.safe)
+        for number, peer in enumerate(PEERS)
+    ]
+    ((name, svg),) = plots(results('3.13', *measured))
+    assert name == 'price-3.13.svg'
+    ElementTree.fromstring(svg)
+    assert '<title>price, Python 3.13</title>' in svg
+    style, drawing = re.split('</style>', svg, maxsplit=1)
+    assert 'prefers-color-scheme: dark' in style
+    # Each colour that is used has one for light and one for dark.
+    used = set(re.findall(r'var\(--([\w-]+)\)', drawing))
+    assert {f'c-{peer.name}' for peer in PEERS} <= used
+    for name in used:
+        light, dark = re.findall(rf'--{name}: (#\w+);', style)
+        assert light != dark
+    assert re.findall('#[0-9a-f]{6}', drawing) == []
+    # Unsafe rivals are marked.
+    assert 'AtomicDict*' in drawing
+
+
+def test_package_that_is_missing_is_named() -> None:
+    hide = 'import sys; sys.modules["matplotlib"] = None; '
+    run_it = (
+        'import runpy; runpy.run_module("benchmarks", run_name="__main__")'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', hide + run_it],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert 'matplotlib' in line
+    assert line.endswith("in the clone, pip install '.[benchmarks]'")

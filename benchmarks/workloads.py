@@ -694,8 +694,13 @@ def _objects(
         1,
         effort.best_of,
         connector,
-        bytes(size),
+        _zeros(size),
     )
+
+
+@functools.cache
+def _zeros(size: int) -> bytes:
+    return bytes(size)
 
 
 def store(effort: Effort) -> Iterator[Case]:

@@ -55,13 +55,16 @@ TAG = '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED
 PLOTS = {'price', 'throughput', 'waits', 'growth', 'store'}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str,
+    timeout: float = 110,
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, '-m', 'benchmarks', *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=timeout,
         check=False,
     )
 
@@ -85,8 +88,12 @@ def cell(
     return dataclasses.replace(measurement, **changes)
 
 
+@pytest.mark.timeout(300)
 def test_quick_run_fills_every_cell_of_every_table(tmp_path: Path) -> None:
-    done = run('--quick', '--seconds', '0.01', '--output', str(tmp_path))
+    done = run(
+        *('--quick', '--seconds', '0.01', '--output', str(tmp_path)),
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     # What comes first is what this machine calls itself, of any length.
     _, _, tables = done.stdout.partition('\n\n')

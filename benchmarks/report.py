@@ -139,7 +139,8 @@ def environment() -> dict[str, str]:
             sep=' ',
             timespec='seconds',
         ),
-        'python': f'{platform.python_implementation()} {sys.version}',
+        'python': f'{platform.python_implementation()} '
+        f'{platform.python_version()}',
         'build': f'{build}, GIL {"on" if gil else "off"}',
         'platform': platform.platform(),
         'cpus': str(os.cpu_count()),
@@ -410,7 +411,15 @@ def markdown(runs: Sequence[Results]) -> str:
             ['', *tags],
             [
                 [name, *(run.about[name] for run in runs)]
-                for name in ('date', 'python', 'build', 'platform', 'cpus')
+                for name in (
+                    'date',
+                    'python',
+                    'build',
+                    'platform',
+                    'cpus',
+                    'packages',
+                    'effort',
+                )
             ],
         ),
         'floors': _markdown_rows(

@@ -26,6 +26,7 @@ from benchmarks.peers import OURS
 from benchmarks.peers import Peer
 from benchmarks.peers import PROXYSTORE
 from benchmarks.plots import plots
+from benchmarks.report import environment
 from benchmarks.report import Floor
 from benchmarks.report import floors
 from benchmarks.report import floors_table
@@ -442,7 +443,7 @@ def test_floors_are_above_one_where_ours_is_better() -> None:
 
 
 def results(tag: str, *measurements: Measurement) -> Results:
-    about = dict.fromkeys(['date', 'python', 'build', 'platform', 'cpus'], '?')
+    about = dict.fromkeys([*environment(), 'effort'], '?')
     return Results(about | {'tag': tag}, [], measurements)
 
 

@@ -310,16 +310,44 @@ def test_batches_take_any_iterable(connector: LocalConnector) -> None:
     assert set(connector.get_batch(set(keys))) == {b'0', b'1', b'2'}
 
 
-def test_get_batch_of_a_single_key_is_refused(
+NO_BATCHES = [LocalKey('a'), b'', b'text', bytearray(b'text'), '', 'text']
+
+
+@pytest.mark.parametrize('single', [*NO_BATCHES, memoryview(b'text')])
+def test_a_batch_of_a_single_thing_is_refused(
     connector: LocalConnector,
+    single: Any,
 ) -> None:
-    key = connector.put(b'value')
-    with pytest.raises(TypeError, match='not a single key'):
-        connector.get_batch(key)  # type: ignore[arg-type]
+    came = f'not {type(single).__name__}'
+    with pytest.raises(TypeError, match=rf'iterable of keys, {came}; get\('):
+        connector.get_batch(single)
+    with pytest.raises(
+        TypeError, match=rf'iterable of bytes-like objects, {came}; put\('
+    ):
+        connector.put_batch(single)
+    assert len(connector) == 0
 
 
-def test_an_unhashable_key_is_refused(connector: LocalConnector) -> None:
-    key: Any = ['list']
+def test_any_hashable_tuple_is_a_key(connector: LocalConnector) -> None:
+    connector.set(LocalKey('id'), b'value')
+    key: Any = ('id',)
+    assert connector.get(key) == b'value'
+    assert connector.exists(key)
+    assert connector.get_batch([key]) == [b'value']
+    connector.set(key, b'new')
+    connector.evict(key)
+    assert len(connector) == 0
+
+
+@pytest.mark.parametrize('key', [['list'], (['list'],)])
+def test_an_unhashable_key_is_refused(
+    connector: LocalConnector,
+    key: Any,
+) -> None:
+    message = (
+        rf'^expected a key, such as put\(\) .*, not {type(key).__name__}: '
+        r"unhashable type: 'list'\.$"
+    )
     kept = connector.put(b'value')
     for call in (
         lambda: connector.get(key),
@@ -328,12 +356,58 @@ def test_an_unhashable_key_is_refused(connector: LocalConnector) -> None:
         lambda: connector.set(key, b''),
         lambda: connector.get_batch([kept, key]),
     ):
-        with pytest.raises(TypeError, match='list'):
+        with pytest.raises(TypeError, match=message):
             call()
     # Neither the data nor the lock has suffered.
     assert len(connector) == 1
     connector.set(kept, b'new')
     assert connector.get(kept) == b'new'
+
+
+def test_what_a_key_itself_raises_is_kept(connector: LocalConnector) -> None:
+    class Key(LocalKey):
+        def __eq__(self, other: object) -> bool:
+            raise TypeError('from __eq__')
+
+        __hash__ = LocalKey.__hash__
+
+    connector.set(LocalKey('a'), b'value')
+    key = Key('a')
+    for call in (
+        lambda: connector.get(key),
+        lambda: connector.exists(key),
+        lambda: connector.evict(key),
+        lambda: connector.set(key, b''),
+        lambda: connector.get_batch([key]),
+    ):
+        with pytest.raises(TypeError, match='from __eq__'):
+            call()
+    assert connector.get(LocalKey('a')) == b'value'
+
+
+@pytest.mark.parametrize(
+    ('config', 'came'),
+    [
+        ({'hostname': 'localhost', 'port': 6379}, "argument 'hostname'"),
+        ({'include_data': True}, "argument 'include_data'"),
+        ({'store_dict': []}, 'store_dict must be a dict, not list'),
+        ([], 'must be a mapping, not list'),
+        (None, 'must be a mapping, not NoneType'),
+    ],
+)
+def test_what_is_no_configuration_is_refused(config: Any, came: str) -> None:
+    class Subclass(LocalConnector):
+        pass
+
+    for kind in (LocalConnector, Subclass):
+        with pytest.raises(
+            TypeError,
+            match=(
+                rf'^config must be what config\(\) of a {kind.__name__} '
+                rf'returned, .*include_data_in_config.*store_dict: .*{came}'
+            ),
+        ):
+            kind.from_config(config)
 
 
 def test_len_counts_the_objects(connector: LocalConnector) -> None:

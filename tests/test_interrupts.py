@@ -43,8 +43,13 @@ def interrupting() -> Iterator[Callable[[BaseException], Any]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-# The last two could be taken for what our code itself runs into.
-ERRORS = [KeyboardInterrupt(), RuntimeError('from a handler'), StopIteration()]
+# All but the first could be taken for what our code itself runs into.
+ERRORS = [
+    KeyboardInterrupt(),
+    RuntimeError('from a handler'),
+    StopIteration(),
+    TypeError('from a handler'),
+]
 
 
 @pytest.mark.timeout(60)

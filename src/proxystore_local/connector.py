@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+# What can be iterated, but is one key or one object.
+_NO_BATCH = frozenset({LocalKey, str, bytes, bytearray, memoryview})
+
 
 class LocalConnector:
     """Connector that stores objects in the local process's memory.
@@ -54,7 +57,9 @@ class LocalConnector:
     # _shared() if it reads and to _exclusive() if it writes. What can call
     # back into the connector (a caller's iterable or buffer) is done with
     # before. A write is one call on the dict, so an interrupt finds the dict
-    # before or after it, and a read can be called again.
+    # before or after it, and a read can be called again. Keys are not checked
+    # before, which would cost: when the dict refuses one, nothing has changed,
+    # and _check_keys() says so after the lock is free.
 
     def __init__(
         self,
@@ -153,16 +158,35 @@ class LocalConnector:
         Returns:
             Connector on the `store_dict` of the configuration, or on a new
             dict if there is none.
+
+        Raises:
+            TypeError: If this is no such configuration.
+            ValueError: If a connector on the same `store_dict` has another \
+                lock.
         """
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise TypeError(
+                f'config must be what config() of a {cls.__name__} returned, '
+                'a dict of include_data_in_config and, if that is true, '
+                f'store_dict: {error}',
+            ) from error
 
     def evict(self, key: LocalKey) -> None:
         """Evict the object associated with the key, if there is one.
 
         Args:
             key: Key associated with object to evict.
+
+        Raises:
+            TypeError: If the key is not hashable.
         """
-        self._exclusive(self._pop, key, None)
+        try:
+            self._exclusive(self._pop, key, None)
+        except TypeError:
+            _check_keys(key)
+            raise
 
     def exists(self, key: LocalKey) -> bool:
         """Check if an object associated with the key exists.
@@ -172,8 +196,15 @@ class LocalConnector:
 
         Returns:
             If an object associated with the key exists.
+
+        Raises:
+            TypeError: If the key is not hashable.
         """
-        return self._shared(self._contains, key)
+        try:
+            return self._shared(self._contains, key)
+        except TypeError:
+            _check_keys(key)
+            raise
 
     def get(self, key: LocalKey) -> bytes | None:
         """Get the serialized object associated with the key.
@@ -183,8 +214,15 @@ class LocalConnector:
 
         Returns:
             Serialized object or `None` if the object does not exist.
+
+        Raises:
+            TypeError: If the key is not hashable.
         """
-        return self._shared(self._get, key)
+        try:
+            return self._shared(self._get, key)
+        except TypeError:
+            _check_keys(key)
+            raise
 
     # ProxyStore's protocol promises a list of anything bytes-like, and lists
     # are invariant, so a list[bytes | None] would not satisfy it: Any does.
@@ -200,13 +238,19 @@ class LocalConnector:
             `None` if the corresponding key does not have an associated object.
 
         Raises:
-            TypeError: If `keys` is a single key.
+            TypeError: If `keys` is a single key, or any key not hashable.
         """
-        if isinstance(keys, LocalKey):
+        if type(keys) in _NO_BATCH:
             raise TypeError(
-                f'keys must be an iterable of keys, not a single key: {keys}.',
+                'keys must be an iterable of keys, not '
+                f'{type(keys).__name__}; get() takes a single key.',
             )
-        return self._shared(self._get_all, list(keys))
+        keys = list(keys)
+        try:
+            return self._shared(self._get_all, keys)
+        except TypeError:
+            _check_keys(*keys)
+            raise
 
     def _get_all(self, keys: list[LocalKey]) -> list[bytes | None]:
         return list(map(self._get, keys))
@@ -255,8 +299,14 @@ class LocalConnector:
             retrieve the objects.
 
         Raises:
-            TypeError: If any object is not bytes-like; none is stored then.
+            TypeError: If `objs` is a single object, or any object not \
+                bytes-like; none is stored then.
         """
+        if type(objs) in _NO_BATCH:
+            raise TypeError(
+                'objs must be an iterable of bytes-like objects, not '
+                f'{type(objs).__name__}; put() takes a single object.',
+            )
         values = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]
@@ -273,10 +323,27 @@ class LocalConnector:
                 [`put()`][proxystore_local.LocalConnector.put].
 
         Raises:
-            TypeError: If the object is not bytes-like.
+            TypeError: If the object is not bytes-like, or the key not \
+                hashable.
         """
         value = obj if type(obj) is bytes else _as_bytes(obj)
-        self._exclusive(self._set, key, value)
+        try:
+            self._exclusive(self._set, key, value)
+        except TypeError:
+            _check_keys(key)
+            raise
+
+
+def _check_keys(*keys: LocalKey) -> None:
+    """Say what is wrong with a key, if it is that it is not hashable."""
+    for key in keys:
+        try:
+            hash(key)
+        except TypeError as error:
+            raise TypeError(
+                'expected a key, such as put() and new_key() return, not '
+                f'{type(key).__name__}: {error}.',
+            ) from None
 
 
 def _as_bytes(obj: Buffer) -> bytes:

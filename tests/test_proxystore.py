@@ -34,6 +34,7 @@ from proxystore.store.utils import resolve_async
 from proxystore_local import LocalConnector
 from tests.harness import LOCKS
 from tests.harness import PATIENCE
+from tests.harness import ReportingLock
 
 names = map('store-{}'.format, itertools.count())
 
@@ -238,6 +239,56 @@ def share_objects(
         done = list(pool.map(work, range(threads), timeout=PATIENCE))
     assert done == [count] * threads
     assert len(connector) == 0
+
+
+def test_a_shared_store_deserializes_one_object_at_a_time() -> None:
+    """Not a wish of ours: it is why threads should have a Store each."""
+    blocked = threading.Semaphore(0)
+    inside: list[int] = []
+
+    def deserialize(data: bytes) -> bytes:
+        inside.append(threading.get_ident())
+        if len(inside) == 1:
+            other = pool.submit(get, store)
+            # The other waits for the Store's lock, and is not in here.
+            assert blocked.acquire(timeout=PATIENCE)
+            assert inside == [threading.get_ident()]
+            others.append(other)
+        return data
+
+    def get(store: Store[Any]) -> Any:
+        return store.get(key, deserializer=deserialize)
+
+    others: list[Any] = []
+    connector = LocalConnector()
+    key = connector.put(b'value')
+    with ThreadPoolExecutor(1) as pool, make_store(connector) as store:
+        store._lock = ReportingLock(  # type: ignore[assignment]
+            threading.RLock(),
+            blocked.release,
+        )
+        assert get(store) == b'value'
+        assert others.pop().result(PATIENCE) == b'value'
+    assert len(set(inside)) == 2
+
+
+def test_two_stores_deserialize_at_once() -> None:
+    both_inside = threading.Barrier(2)
+
+    def deserialize(data: bytes) -> bytes:
+        both_inside.wait(PATIENCE)
+        return data
+
+    def get(store: Store[Any]) -> Any:
+        return store.get(key, deserializer=deserialize)
+
+    connector = LocalConnector()
+    key = connector.put(b'value')
+    with ThreadPoolExecutor(2) as pool:
+        stores = [make_store(connector), make_store(connector)]
+        assert list(pool.map(get, stores)) == [b'value'] * 2
+        for store in stores:
+            store.close()
 
 
 @pytest.mark.usefixtures('tiny_switch_interval')

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import configparser
+import pickle
 import re
 import subprocess
 import sys
 import textwrap
+import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from proxystore_local import BigReaderLock
+from proxystore_local import LocalConnector
+from proxystore_local import LocalKey
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / 'README.md'
@@ -56,7 +64,11 @@ def test_program(place: str, tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout + done.stderr == ''
+    assert done.stderr == ''
+    # What it prints stands in its document.
+    (document,) = (d for d in DOCUMENTS if place.startswith(f'{d.name}:'))
+    assert done.stdout in ['', *blocks(document, 'text').values()]
+    assert bool(done.stdout) == ('print(' in program)
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -67,7 +79,49 @@ def test_program_checks_itself(place: str) -> None:
 
 def test_documents_have_programs() -> None:
     documents = {place.partition(':')[0] for place in PROGRAMS}
-    assert {'README.md', 'index.md', 'lock.md', 'threads.md'} <= documents
+    assert documents >= {
+        'README.md',
+        'batches.md',
+        'choosing-a-lock.md',
+        'deferred.md',
+        'free-threading.md',
+        'index.md',
+        'interrupts.md',
+        'lock.md',
+        'start.md',
+        'threads.md',
+    }
+
+
+def test_errors_of_get_started() -> None:
+    connector, data = LocalConnector(), dict[LocalKey, bytes]()
+    first = LocalConnector(data)
+    anything: Any = LocalConnector
+    mistakes: list[Callable[[], object]] = [
+        lambda: anything().put('spam'),
+        lambda: anything().put_batch(b'spam'),
+        lambda: anything().get_batch(connector.new_key()),
+        lambda: anything().get(['spam']),
+        lambda: pickle.dumps(connector),
+        lambda: anything(lock=threading.Lock()),
+        lambda: anything(data, lock=BigReaderLock()),
+        lambda: anything.from_config({'hostname': 'localhost'}),
+    ]
+    messages = []
+    for mistake in mistakes:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            mistake()
+        messages.append(str(caught.value))
+    assert first.get_batch([]) == []
+    page = ROOT / 'docs' / 'pages' / 'start.md'
+    rows = re.findall(
+        r'^\| `([^`]+)` \|',
+        page.read_text(encoding='utf-8'),
+        re.MULTILINE,
+    )
+    assert len(rows) == len(messages)
+    for row, message in zip(rows, messages):
+        assert message.startswith(row)
 
 
 def test_readme_starts_with_ten_lines() -> None:

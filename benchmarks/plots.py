@@ -20,6 +20,7 @@ from benchmarks.workloads import Measurement
 from benchmarks.workloads import MIXES
 from benchmarks.workloads import of_alive
 from benchmarks.workloads import of_mix
+from benchmarks.workloads import of_stores
 from benchmarks.workloads import of_threads
 from benchmarks.workloads import of_writes
 from benchmarks.workloads import SIZES
@@ -294,9 +295,10 @@ def _growth(cells: Cells) -> Figure:
 
 
 def _store(cells: Cells) -> Figure:
-    figure, panels = _axes(1, 2, 4.5)
-    panels[1].sharey(panels[0])
-    for axes, table in zip(panels, ('one Store for all', 'a Store a thread')):
+    figure, panels = _axes(2, 2, 7)
+    ways = [(s, w) for w in (False, True) for s in (True, False)]
+    for axes, way in zip(panels, ways):
+        table = of_stores(*way)
         _lines(
             axes,
             cells,
@@ -304,7 +306,13 @@ def _store(cells: Cells) -> Figure:
             [str(threads) for threads in STORE_THREADS],
         )
         axes.set_title(table)
+    for left, right in (panels[:2], panels[2:]):
+        right.sharey(left)
+        left.relim()
+        left.update_datalim(right.dataLim.get_points())
+        left.autoscale_view()
+        left.set_ylabel('k operations/s (higher is better)')
+    for axes in panels[2:]:
         axes.set_xlabel('threads')
-    panels[0].set_ylabel('k operations/s (higher is better)')
     _legend(figure, panels[0])
     return figure

@@ -706,7 +706,8 @@ def _zeros(size: int) -> bytes:
 def store(effort: Effort) -> Iterator[Case]:
     """Count what threads get done through Stores of ProxyStore.
 
-    Nine of ten operations get an object, the tenth puts one and evicts it.
+    Nine of ten operations get an object, the tenth puts one and evicts it. To
+    deserialize is either pure computing, or it waits as if for a disk.
 
     Args:
         effort: How much work to put into it.
@@ -717,29 +718,52 @@ def store(effort: Effort) -> Iterator[Case]:
     """
     if importlib.util.find_spec('proxystore') is None:
         return
-    for table, threads in itertools.product(
-        ('one Store for all', 'a Store a thread'),
+    for waiting, shared, threads in itertools.product(
+        (False, True),
+        (True, False),
         STORE_THREADS,
     ):
-        stores = 1 if table == 'one Store for all' else threads
         yield Case(
             'store',
-            table,
+            of_stores(shared, waiting),
             (Column(of_threads(threads), 'k/s', 'higher', statistics.median),),
             effort.rounds,
-            functools.partial(_store, stores, threads, effort.seconds),
+            functools.partial(
+                _store,
+                1 if shared else threads,
+                threads,
+                _wait_and_loads if waiting else None,
+                effort.seconds,
+            ),
         )
+
+
+def of_stores(shared: bool, waiting: bool) -> str:
+    """Name a way to use Stores."""
+    stores = 'one Store for all' if shared else 'a Store a thread'
+    return f'{stores}, {"1 ms of waiting" if waiting else "computing"}'
+
+
+def _wait_and_loads(data: bytes) -> Any:
+    time.sleep(0.001)
+    return importlib.import_module('proxystore.serialize').deserialize(data)
 
 
 def _store(
     number: int,
     threads: int,
+    deserializer: Callable[[bytes], Any] | None,
     seconds: float,
     connector: Connector,
 ) -> Sequence[float]:
     store_type = importlib.import_module('proxystore.store').Store
     stores = [
-        store_type(f'store-{n}', connector, cache_size=0)
+        store_type(
+            f'store-{n}',
+            connector,
+            cache_size=0,
+            deserializer=deserializer,
+        )
         for n in range(number)
     ]
     stored = [stores[0].put(OBJECT) for _ in range(64)]

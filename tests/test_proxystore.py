@@ -246,7 +246,7 @@ def test_a_shared_store_deserializes_one_object_at_a_time() -> None:
     blocked = threading.Semaphore(0)
     inside: list[int] = []
 
-    def deserialize(data: bytes) -> bytes:
+    def deserialize(data: Any) -> Any:
         inside.append(threading.get_ident())
         if len(inside) == 1:
             other = pool.submit(get, store)
@@ -275,7 +275,7 @@ def test_a_shared_store_deserializes_one_object_at_a_time() -> None:
 def test_two_stores_deserialize_at_once() -> None:
     both_inside = threading.Barrier(2)
 
-    def deserialize(data: bytes) -> bytes:
+    def deserialize(data: Any) -> Any:
         both_inside.wait(PATIENCE)
         return data
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # What can be iterated, but is one key or one object.
-_NO_BATCH = frozenset({LocalKey, str, bytes, bytearray, memoryview})
+_NO_BATCH = (LocalKey, str, bytes, bytearray, memoryview)
 
 
 class LocalConnector:

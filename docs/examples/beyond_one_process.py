@@ -1,0 +1,325 @@
+"""Compress many files with workers that are threads, processes or Dask's.
+
+By default the files are the source files of the running Python's standard
+library. The driver puts their contents in a ProxyStore `Store`, workers
+compress them with a shared dictionary, and the driver restores each file from
+what a worker made and compares.
+
+The driver and the work are the same code wherever the workers run. Two things
+are handed in: the connector, which says where the objects are, and the
+executor, which says where the workers are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import sysconfig
+import time
+import zlib
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from concurrent.futures import Executor
+from concurrent.futures import Future
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from typing import NoReturn
+
+try:
+    from proxystore.connectors.multi import MultiConnector
+    from proxystore.connectors.multi import Policy
+    from proxystore.store import get_or_create_store
+    from proxystore.store import Store
+    from proxystore.store.config import StoreConfig
+    from proxystore.store.lifetimes import ContextLifetime
+    from tqdm import tqdm
+
+    from proxystore_local import LocalConnector
+except ModuleNotFoundError as error:
+    sys.exit(
+        f'beyond_one_process.py: error: no module named {error.name!r}: run '
+        "python -m pip install '.[examples]' in a clone of proxystore-local",
+    )
+
+# What only some connectors and workers need is imported where it is used.
+HOST = '127.0.0.1'
+COUNT = max(2, min(4, os.cpu_count() or 1))
+# A MultiConnector keeps objects up to this size, in bytes, in this process.
+SMALL = 32_000
+PACKAGES = {'dist-packages', 'site-packages'}
+
+
+# --8<-- [start:work]
+def fetch(store: Store[Any], key: Any) -> Any:
+    """Get an object that has to be there."""
+    value = store.get(key)
+    if value is None:
+        raise LookupError(f'the store has no object with the key {key}')
+    return value
+
+
+def compress(config: StoreConfig, source: Any, dictionary: Any) -> Any:
+    """The work: replace the content of a file by its compressed form."""
+    store = get_or_create_store(config)
+    packer = zlib.compressobj(zdict=fetch(store, dictionary))
+    packed = packer.compress(fetch(store, source)) + packer.flush()
+    store.evict(source)
+    return store.put(packed)
+
+
+def compress_files(
+    files: Sequence[Path],
+    connector: Any,
+    workers: Executor,
+) -> tuple[dict[Path, bytes], bytes, int]:
+    """The driver: hand out the files and collect what the workers made.
+
+    Args:
+        files: Files to compress.
+        connector: Any connector that the workers reach.
+        workers: Any executor. It is left running.
+
+    Returns:
+        Compressed form of each file, the dictionary to restore them with, \
+        and how many objects were left in the connector.
+    """
+    shared = b''.join(file.read_bytes()[:500] for file in files)[-SMALL // 2 :]
+    with (
+        Store('beyond-one-process', connector, register=True) as store,
+        ContextLifetime(store) as lifetime,
+        tqdm(total=len(files), unit='file') as bar,
+    ):
+        config = store.config()
+        dictionary = store.put(shared, lifetime=lifetime)
+        keys = [dictionary]
+        jobs: dict[Future[Any], Path] = {}
+        packed: dict[Path, bytes] = {}
+        try:
+            for file in files:
+                # The lifetime evicts it if no worker comes to it.
+                source = store.put(file.read_bytes(), lifetime=lifetime)
+                job = workers.submit(compress, config, source, dictionary)
+                keys.append(source)
+                jobs[job] = file
+            for job in as_completed(jobs):
+                result = job.result()
+                packed[jobs[job]] = fetch(store, result)
+                store.evict(result)
+                keys.append(result)
+                bar.update()
+        finally:
+            for job in jobs:
+                job.cancel()
+        store.evict(dictionary)
+        left = sum(map(connector.exists, keys))
+    return packed, shared, left
+
+
+# --8<-- [end:work]
+# --8<-- [start:connectors]
+def make_connector(kind: str, port: int) -> Any:
+    """Make the connector, which decides where the objects are."""
+    if kind == 'local':
+        return LocalConnector()
+
+    from proxystore.connectors.redis import RedisConnector
+
+    redis = RedisConnector(HOST, port)
+    if kind == 'redis':
+        return redis
+    small = Policy(max_size_bytes=SMALL, priority=1)
+    return MultiConnector(
+        {'small': (LocalConnector(), small), 'large': (redis, Policy())},
+    )
+
+
+@contextmanager
+def make_workers(kind: str) -> Iterator[Executor]:
+    """Make the executor, which decides where the workers are."""
+    if kind == 'threads':
+        with ThreadPoolExecutor(COUNT) as threads:
+            yield threads
+    elif kind == 'processes':
+        spawn = get_context('spawn')
+        with ProcessPoolExecutor(COUNT, mp_context=spawn) as processes:
+            yield processes
+    else:
+        from distributed import Client
+        from distributed import LocalCluster
+
+        with (
+            LocalCluster(
+                processes=True,
+                n_workers=COUNT,
+                threads_per_worker=1,
+                dashboard_address=None,
+            ) as cluster,
+            Client(cluster) as client,
+            client.get_executor() as executor,
+        ):
+            yield executor
+
+
+# --8<-- [end:connectors]
+def check_redis(port: int) -> None:
+    """Raise a `RedisError` at once if there is no Redis server."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    retry = Retry(NoBackoff(), 0)
+    with Redis(HOST, port, retry=retry, socket_timeout=5) as client:
+        client.ping()
+
+
+def restore(packed: bytes, dictionary: bytes) -> bytes | None:
+    """Restore a file from its compressed form, if that is not damaged."""
+    unpacker = zlib.decompressobj(zdict=dictionary)
+    try:
+        content = unpacker.decompress(packed)
+    except zlib.error:
+        return None
+    return content if unpacker.eof else None
+
+
+def measure(user: Any, size: int, count: int) -> dict[str, float]:
+    """Get the median times of a connector or Store, in microseconds."""
+    data = os.urandom(size)
+    times: dict[str, list[float]] = {'put': [], 'get': []}
+    for _ in range(count):
+        start = time.perf_counter()
+        key = user.put(data)
+        middle = time.perf_counter()
+        user.get(key)
+        end = time.perf_counter()
+        user.evict(key)
+        times['put'].append(middle - start)
+        times['get'].append(end - middle)
+    return {name: statistics.median(times[name]) * 1e6 for name in times}
+
+
+def print_latency(port: int) -> None:
+    """Print what the operations of each connector take, and a Store's."""
+    kinds = ('local', 'multi', 'redis')
+    connectors = {kind: make_connector(kind, port) for kind in kinds}
+    stores = {
+        kind: Store(f'latency-{kind}', connectors[kind], cache_size=0)
+        for kind in kinds
+    }
+    header = ''.join(f'{kind:>13}' for kind in (*kinds, 'redis/local'))
+    print(f'{"median, microseconds":<22}{header}')
+    for size, unit, count in (10**3, '1 kB', 5000), (10**7, '10 MB', 50):
+        for layer, users in ('connector', connectors), ('Store', stores):
+            rows = [measure(users[kind], size, count) for kind in kinds]
+            for operation in 'put', 'get':
+                times = [row[operation] for row in rows]
+                label = f'{layer} {operation}, {unit}'
+                numbers = ''.join(f'{number:>13,.1f}' for number in times)
+                print(f'{label:<22}{numbers}{times[-1] / times[0]:>13,.0f}')
+    for store in stores.values():
+        store.close()
+
+
+def port_number(text: str) -> int:
+    """Parse the number of a port."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(
+            f'not a number from 1 to 65535: {text!r}',
+        )
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compress, print and check; returns the exit code."""
+    parser = argparse.ArgumentParser(description='Compress many files.')
+    add = parser.add_argument
+    stdlib = Path(sysconfig.get_path('stdlib'))
+    add('folder', nargs='?', type=Path, default=stdlib, help='of *.py files')
+    kinds: dict[str, Any] = {'choices': ('threads', 'processes', 'dask')}
+    add('--workers', default='threads', **kinds)
+    kinds = {'choices': ('local', 'redis', 'multi')}
+    add('--connector', default='local', **kinds)
+    add('--redis-port', type=port_number, default=6379, metavar='N')
+    add('--latency', action='store_true', help='time the connectors instead')
+    options = parser.parse_args(arguments)
+
+    def fail(message: str) -> NoReturn:
+        parser.exit(2, f'{parser.prog}: error: {message}\n')
+
+    if options.workers != 'threads' and options.connector != 'redis':
+        fail(
+            f'--connector {options.connector} keeps objects in the memory of '
+            'this process, where the workers of --workers '
+            f'{options.workers} cannot read them: use --connector redis, or '
+            '--workers threads',
+        )
+    if not options.folder.is_dir():
+        fail(f'not a folder: {options.folder}')
+    files = [
+        file
+        for file in sorted(options.folder.rglob('*.py'))
+        if file.is_file()
+        and not PACKAGES.intersection(file.relative_to(options.folder).parts)
+    ]
+    if not files:
+        fail(f'no *.py files in {options.folder}')
+    port = options.redis_port
+    try:
+        if options.workers == 'dask':
+            import distributed  # noqa: F401
+        if options.connector != 'local' or options.latency:
+            import redis
+
+            try:
+                check_redis(port)
+            except redis.RedisError as error:
+                fail(
+                    f'no Redis server at {HOST}:{port} ({error}): start one '
+                    f"with 'redis-server --port {port}', or give the port of "
+                    'yours with --redis-port',
+                )
+    except ModuleNotFoundError as error:
+        fail(
+            f'no module named {error.name!r}: run python -m pip install '
+            "'.[beyond]' in a clone of proxystore-local",
+        )
+    if options.latency:
+        print_latency(port)
+        return 0
+
+    connector = make_connector(options.connector, port)
+    with make_workers(options.workers) as workers:
+        start = time.perf_counter()
+        packed, dictionary, left = compress_files(files, connector, workers)
+        seconds = time.perf_counter() - start
+
+    contents = {file: file.read_bytes() for file in files}
+    rows = {
+        'files': len(contents),
+        'bytes': sum(map(len, contents.values())),
+        'compressed': sum(map(len, packed.values())),
+        'workers': COUNT,
+        'seconds': round(seconds, 2),
+    }
+    for name, number in rows.items():
+        print(f'{name:<12}{number:>14,}')
+    for file, content in contents.items():
+        if restore(packed[file], dictionary) != content:
+            print(f'WRONG: {file} is not restored from its compressed form')
+            return 1
+    if left > 0:
+        print(f'WRONG: {left} objects were left in the connector')
+        return 1
+    print('OK: each file is restored, and all objects are evicted')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

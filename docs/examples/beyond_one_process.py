@@ -222,7 +222,7 @@ def print_latency(port: int) -> None:
                 times = [row[operation] for row in rows]
                 label = f'{layer} {operation}, {unit}'
                 numbers = ''.join(f'{number:>13,.1f}' for number in times)
-                print(f'{label:<22}{numbers}{times[-1] / times[0]:>13,.0f}')
+                print(f'{label:<22}{numbers}{times[-1] / times[0]:>13,.1f}')
     for store in stores.values():
         store.close()
 

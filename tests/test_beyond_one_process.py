@@ -115,6 +115,7 @@ def run(
     *arguments: object,
     code: str = '',
     strict: bool = True,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the example as a user does, or code, with warnings as errors."""
     return subprocess.run(
@@ -126,6 +127,7 @@ def run(
         ],
         capture_output=True,
         check=False,
+        cwd=cwd,
         encoding='utf-8',
         timeout=100,
     )
@@ -167,6 +169,20 @@ def test_one_program(port: int, workers: str, connector: str) -> None:
     assert first.split() == ['files', str(files)]
     assert last.startswith('OK: ')
     assert '100%' in done.stderr
+
+
+def test_workers_of_dask_are_in_other_processes() -> None:
+    code = """
+import os
+import beyond_one_process
+
+if __name__ == '__main__':
+    with beyond_one_process.make_workers('dask') as workers:
+        print(workers.submit(os.getpid).result() != os.getpid())
+"""
+    done = run(code=code, strict=False, cwd=SCRIPT.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'True\n'
 
 
 def test_multi_has_the_small_objects_here(example: Any, port: int) -> None:
@@ -386,7 +402,7 @@ def test_missing_module(module: str, workers: str, extra: str) -> None:
     assert f"pip install '.[{extra}]'" in done.stderr
 
 
-# What each connector does at the end of a process.
+# What each connector does at the end of a thread and of a process.
 
 
 def try_to_open(proxy: Proxy[bytes]) -> list[str]:
@@ -493,6 +509,15 @@ def test_multi_connector_made_in_another_process(
         assert key.connector_name == 'large'
         assert store.get(key) == bytes(large)
         store.evict(key)
+
+
+@pytest.mark.parametrize('kind', ['local', 'redis', 'multi'])
+def test_objects_survive_a_thread(example: Any, port: int, kind: str) -> None:
+    with example.make_connector(kind, port) as connector:
+        with ThreadPoolExecutor(1) as thread:
+            key = thread.submit(connector.put, b'spam').result()
+        assert connector.get(key) == b'spam'
+        connector.evict(key)
 
 
 def test_redis_survives_a_process(port: int) -> None:

@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor
+from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -298,6 +300,48 @@ def test_nothing_is_left_when_a_worker_fails(example: Any, port: int) -> None:
         pytest.raises(ZeroDivisionError),
     ):
         example.compress_files(files, RedisConnector(HOST, port), workers)
+
+
+class Late(Future[Any]):
+    """Cannot be cancelled, and puts an object only then."""
+
+    connector: RedisConnector
+
+    def cancel(self) -> bool:
+        if not self.done():
+            self.set_result(self.connector.put(b'late'))
+        return False
+
+
+class FailsFirst(Executor):
+    """Fails at once with the first task, while it goes on with the others."""
+
+    def __init__(self, connector: RedisConnector) -> None:
+        self.connector = connector
+        self.late: list[Late] = []
+
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        future = Late()
+        future.connector = self.connector
+        if self.late:
+            future.set_running_or_notify_cancel()
+        else:
+            future.set_exception(ZeroDivisionError())
+        self.late.append(future)
+        return future
+
+
+def test_nothing_is_left_of_workers_that_go_on(
+    example: Any,
+    port: int,
+) -> None:
+    files = sorted((PACKAGE / 'mime').glob('*.py'))
+    connector = RedisConnector(HOST, port)
+    workers = FailsFirst(connector)
+    with pytest.raises(ZeroDivisionError):
+        example.compress_files(files, connector, workers)
+    assert len(workers.late) == len(files) > 1
+    assert all(future.done() for future in workers.late)
 
 
 def test_the_local_connector_does_not_reach_a_process(

@@ -26,6 +26,7 @@ from concurrent.futures import Executor
 from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -115,8 +116,11 @@ def compress_files(
                 keys.append(result)
                 bar.update()
         finally:
-            for job in jobs:
-                job.cancel()
+            # A worker that goes on needs the Store, and puts one object more.
+            running = [job for job in jobs if not job.cancel()]
+            for job in wait(running).done:
+                if job.exception() is None:
+                    lifetime.add_key(job.result())
         store.evict(dictionary)
         left = sum(map(connector.exists, keys))
     return packed, shared, left

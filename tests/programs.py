@@ -125,7 +125,7 @@ def known_keys() -> Iterator[None]:
     with mock.patch.multiple(
         connector,
         mint=lambda: KEYS[0],
-        mint_batch=lambda count: KEYS[:count],
+        mint_batch=lambda count: list(itertools.islice(KEYS, count)),
     ):
         yield
 

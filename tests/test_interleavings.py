@@ -93,8 +93,9 @@ def test_two_new_threads_without_a_bound(program: Program) -> None:
 
 
 @programs(PAIRS)
-def test_two_known_threads_bound_2(program: Program) -> None:
-    check(program, 2, known=True)
+def test_two_threads_some_known_bound_2(program: Program) -> None:
+    for known in [0], [1], [0, 1]:
+        check(program, 2, known=known)
 
 
 @programs(SECONDS)

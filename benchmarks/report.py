@@ -472,7 +472,7 @@ def _ratio(times_better: float | None) -> str:
     if times_better is None:
         return '-'
     text = _number(times_better)
-    return text if times_better >= 1 else f'**{text}**'
+    return f'**{text}**' if round(times_better, 2) < 1 else text
 
 
 def _markdown_cells(

@@ -76,7 +76,7 @@ class Effort:
         processes: Processes in which to do that, of which the median counts.
         rounds: Runs of throughput, waits and memory, each in a process of
             its own.
-        seconds: Duration of a run of throughput or waits.
+        seconds: Duration of a run of throughput. Waits take four times that.
         ended: Short-lived threads of the growth workload.
         objects: Objects of the memory workload.
     """
@@ -518,7 +518,8 @@ def waits(effort: Effort) -> Iterator[Case]:
             of_mix(readers, writers),
             columns,
             effort.rounds,
-            functools.partial(_waits, readers, writers, effort.seconds),
+            # One thread among nine has to wait for its turn of the GIL.
+            functools.partial(_waits, readers, writers, 4 * effort.seconds),
         )
 
 

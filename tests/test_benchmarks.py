@@ -30,6 +30,7 @@ from benchmarks.report import environment
 from benchmarks.report import Floor
 from benchmarks.report import floors
 from benchmarks.report import floors_table
+from benchmarks.report import markdown
 from benchmarks.report import Results
 from benchmarks.report import tables
 from benchmarks.workloads import Case
@@ -492,6 +493,20 @@ def test_pythons_are_merged(tmp_path: Path) -> None:
     assert f'| price, one thread: get | {FAIR} | 1.33 | - |' in lines
     assert (tmp_path / 'price-3.13.svg').exists()
     assert (tmp_path / 'price-3.13t.svg').exists()
+
+
+def test_documentation_shows_the_results_beside_it() -> None:
+    folder = ROOT / 'docs' / 'pages' / 'performance'
+    runs = [
+        Results.from_file(folder / f'{tag}.json')
+        for tag in ('3.13', '3.14', '3.13t')
+    ]
+    assert (folder / 'tables.md').read_text() == markdown(runs)
+    page = (folder.parent / 'performance.md').read_text()
+    for run_of in runs:
+        for name, _ in plots(run_of):
+            assert f'(performance/{name})' in page
+            assert (folder / name).exists()
 
 
 def test_merge_wants_one_result_of_each_python(tmp_path: Path) -> None:

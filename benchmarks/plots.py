@@ -296,6 +296,9 @@ def _growth(cells: Cells) -> Figure:
 
 def _store(cells: Cells) -> Figure:
     figure, panels = _axes(2, 2, 7)
+    for left, right in (panels[:2], panels[2:]):
+        right.sharey(left)
+        left.set_ylabel('k operations/s (higher is better)')
     ways = [(s, w) for w in (False, True) for s in (True, False)]
     for axes, way in zip(panels, ways):
         table = of_stores(*way)
@@ -306,12 +309,6 @@ def _store(cells: Cells) -> Figure:
             [str(threads) for threads in STORE_THREADS],
         )
         axes.set_title(table)
-    for left, right in (panels[:2], panels[2:]):
-        right.sharey(left)
-        left.relim()
-        left.update_datalim(right.dataLim.get_points())
-        left.autoscale_view()
-        left.set_ylabel('k operations/s (higher is better)')
     for axes in panels[2:]:
         axes.set_xlabel('threads')
     _legend(figure, panels[0])

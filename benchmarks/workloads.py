@@ -17,6 +17,7 @@ import tracemalloc
 import uuid
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from collections.abc import Sized
@@ -37,6 +38,7 @@ from benchmarks.peers import find_peers
 from benchmarks.peers import Peer
 from proxystore_local import LocalKey
 
+ArgumentT = TypeVar('ArgumentT')
 ResultT = TypeVar('ResultT')
 
 # Seconds after which threads that did not all start give up.
@@ -452,7 +454,11 @@ def _throughput(
         connector.set(key, VALUE)
     stints = _load(
         [
-            functools.partial(_walk, connector, _path(thread, percent))
+            functools.partial(
+                _keep_on,
+                _path(thread, percent),
+                functools.partial(_walk, connector),
+            )
             for thread in range(threads)
         ],
         seconds,
@@ -470,26 +476,31 @@ def _path(seed: int, percent: int) -> list[list[tuple[bool, LocalKey]]]:
     ]
 
 
-def _walk(
-    connector: Connector,
-    path: list[list[tuple[bool, LocalKey]]],
+def _keep_on(
+    chunks: Iterable[ArgumentT],
+    do: Callable[[ArgumentT], int],
     ready: threading.Barrier,
     stop: threading.Event,
 ) -> _Stint:
-    """Go along a path, round and round, and at least one chunk of it."""
+    """Do chunk after chunk, round and round, and at least one of them."""
     operations = 0
     ready.wait(PATIENCE)
     begin = time.perf_counter_ns()
-    for chunk in itertools.cycle(path):
-        for write, key in chunk:
-            if write:
-                connector.set(key, VALUE)
-            else:
-                connector.get(key)
-        operations += len(chunk)
+    for chunk in itertools.cycle(chunks):
+        operations += do(chunk)
         if stop.is_set():
             break
     return _Stint(begin, time.perf_counter_ns(), operations)
+
+
+def _walk(connector: Connector, chunk: list[tuple[bool, LocalKey]]) -> int:
+    """Get and set along a part of a path."""
+    for write, key in chunk:
+        if write:
+            connector.set(key, VALUE)
+        else:
+            connector.get(key)
+    return len(chunk)
 
 
 def waits(effort: Effort) -> Iterator[Case]:
@@ -768,9 +779,14 @@ def _store(
         for n in range(number)
     ]
     stored = [stores[0].put(OBJECT) for _ in range(64)]
+    chunks = [stored[start : start + 9] for start in range(len(stored) - 9)]
     stints = _load(
         [
-            functools.partial(_use_store, stores[thread % number], stored)
+            functools.partial(
+                _keep_on,
+                chunks,
+                functools.partial(_use_store, stores[thread % number]),
+            )
             for thread in range(threads)
         ],
         seconds,
@@ -778,24 +794,12 @@ def _store(
     return (_rate(stints, stints),)
 
 
-def _use_store(
-    user: Any,
-    stored: Sequence[Any],
-    ready: threading.Barrier,
-    stop: threading.Event,
-) -> _Stint:
-    """Get, put and evict objects over and over, and at least ten times."""
-    operations = 0
-    ready.wait(PATIENCE)
-    begin = time.perf_counter_ns()
-    for start in itertools.cycle(range(len(stored) - 9)):
-        for key in stored[start : start + 9]:
-            user.get(key)
-        user.evict(user.put(OBJECT))
-        operations += 10
-        if stop.is_set():
-            break
-    return _Stint(begin, time.perf_counter_ns(), operations)
+def _use_store(user: Any, keys: Sequence[Any]) -> int:
+    """Get some objects, put one and evict it."""
+    for key in keys:
+        user.get(key)
+    user.evict(user.put(OBJECT))
+    return len(keys) + 1
 
 
 def memory(effort: Effort) -> Iterator[Case]:

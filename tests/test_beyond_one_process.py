@@ -7,7 +7,6 @@ redis-server, or a package is not installed, the tests are reported as skipped.
 from __future__ import annotations
 
 import email
-import importlib.util
 import pickle
 import shutil
 import socket
@@ -46,6 +45,8 @@ from proxystore.store.utils import get_key
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from tests.harness import load
+from tests.harness import without
 
 HOST = '127.0.0.1'
 PACKAGE = Path(email.__path__[0])
@@ -99,12 +100,7 @@ def port(server: int) -> Iterator[int]:
 
 @pytest.fixture
 def example() -> Any:
-    spec = importlib.util.spec_from_file_location('beyond', SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 @pytest.fixture(scope='module')
@@ -132,16 +128,6 @@ def run(
         cwd=cwd,
         encoding='utf-8',
         timeout=100,
-    )
-
-
-def without(*modules: str) -> str:
-    """Get code that runs the example where modules are not installed."""
-    return (
-        'import runpy, sys; '
-        f'sys.modules.update(dict.fromkeys({modules!r})); '
-        f'sys.argv[0] = {str(SCRIPT)!r}; '
-        f'runpy.run_path({str(SCRIPT)!r}, run_name="__main__")'
     )
 
 
@@ -203,7 +189,7 @@ def test_multi_has_the_small_objects_here(example: Any, port: int) -> None:
 
 @pytest.mark.parametrize('missing', ['redis', 'distributed'])
 def test_threads_need_no_server(missing: str) -> None:
-    done = run(PACKAGE / 'mime', code=without(missing))
+    done = run(PACKAGE / 'mime', code=without(SCRIPT, missing))
     assert done.returncode == 0, done.stderr
 
 
@@ -351,7 +337,6 @@ def test_the_local_connector_does_not_reach_a_process(
     # What the program refuses. The worker has to find the module.
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     monkeypatch.setitem(sys.modules, 'beyond_one_process', example)
-    monkeypatch.setattr(example.compress, '__module__', 'beyond_one_process')
     connector = LocalConnector()
     files = sorted((PACKAGE / 'mime').glob('*.py'))
     with (
@@ -436,7 +421,7 @@ def test_no_server(
 def test_missing_module(module: str, workers: str, extra: str) -> None:
     done = run(
         *('--connector', 'redis', '--workers', workers),
-        code=without(module),
+        code=without(SCRIPT, module),
     )
     assert done.returncode > 0
     assert done.stdout == ''

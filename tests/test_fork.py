@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import importlib.util
 import os
 import signal
 import threading
@@ -13,6 +12,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 from unittest import mock
 
@@ -27,6 +27,7 @@ from tests.checks import A
 from tests.checks import OPERATIONS
 from tests.checks import WRITES
 from tests.harness import instrumented_locks
+from tests.harness import load
 from tests.harness import PATIENCE
 from tests.harness import ReportingLock
 from tests.harness import SteppingDict
@@ -669,11 +670,7 @@ def test_all_works_where_there_is_no_fork(
 ) -> None:
     monkeypatch.delattr(os, 'register_at_fork')
     for module in (keys, locks):
-        spec = importlib.util.spec_from_file_location('copy', module.__file__)
-        assert spec is not None
-        assert spec.loader is not None
-        copy = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(copy)
+        copy = load(Path(str(module.__file__)))
         if module is keys:
             assert copy.mint() != copy.mint()
         else:

@@ -7,7 +7,6 @@ it is not installed, these tests are reported as skipped.
 from __future__ import annotations
 
 import email
-import importlib.util
 import json
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import pytest
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from tests.harness import load
+from tests.harness import without
 
 proxystore_store = pytest.importorskip('proxystore.store')
 pytest.importorskip('tqdm')
@@ -118,13 +119,8 @@ def test_bad_arguments(
 
 @pytest.mark.parametrize('module', ['proxystore', 'tqdm'])
 def test_missing_module(folder: Path, module: str) -> None:
-    code = (
-        'import runpy, sys; '
-        f'sys.modules[{module!r}] = None; '
-        f'runpy.run_path({str(SCRIPT)!r}, run_name="__main__")'
-    )
     done = subprocess.run(
-        [sys.executable, '-c', code],
+        [sys.executable, '-c', without(SCRIPT, module)],
         capture_output=True,
         check=False,
         encoding='utf-8',
@@ -142,12 +138,7 @@ def test_missing_module(folder: Path, module: str) -> None:
 
 @pytest.fixture
 def word_count() -> Any:
-    spec = importlib.util.spec_from_file_location('word_count', SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(SCRIPT)
 
 
 class Altering(LocalConnector):

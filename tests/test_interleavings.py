@@ -148,7 +148,7 @@ FEW = settings(
 
 
 @FEW
-@given(drawn_programs(most_steps=5))
+@given(drawn_programs(most_steps=12))
 def test_drawn_programs_bound_1(program: Program) -> None:
     check(program, 1)
 

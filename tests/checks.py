@@ -10,28 +10,31 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 from typing import TypeAlias
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from proxystore_local.locks import ReaderWriterLock
-from tests.harness import instrumented_locks
+from proxystore_local.rwlocked import RWLock
+from tests.harness import hooked
 from tests.harness import Meeting
+from tests.harness import minted
+from tests.harness import once
 from tests.harness import PATIENCE
+from tests.harness import reported_waits
 from tests.harness import ReportingLock
-from tests.harness import SteppingDict
 
-LockMaker: TypeAlias = Callable[..., ReaderWriterLock]
+LockMaker: TypeAlias = Callable[..., RWLock | None]
 Check: TypeAlias = Callable[[LockMaker], None]
+Hook: TypeAlias = Callable[[], object]
 
-A, B, NEW = LocalKey('a'), LocalKey('b'), LocalKey('new')
+A, B, NEW, NEWER = map(LocalKey, ['a', 'b', 'new', 'newer'])
 
 Operation: TypeAlias = Callable[[LocalConnector], Any]
+StoppedOperation: TypeAlias = Callable[[LocalConnector, Hook], Any]
 
 READS: dict[str, Operation] = {
     'get': lambda connector: connector.get(A),
@@ -49,9 +52,37 @@ WRITES: dict[str, Operation] = {
 OPERATIONS = READS | WRITES
 
 
+def _put(connector: LocalConnector, hook: Hook) -> Any:
+    with minted([hooked(A, hook)]):
+        return connector.put(b'1')
+
+
+def _put_batch(connector: LocalConnector, hook: Hook) -> Any:
+    with minted([NEW, hooked(B, hook), NEWER]):
+        return connector.put_batch([b'1', b'1', b'1'])
+
+
+# The same, stopped half way by a hook. Of those that are on several keys one
+# is done then, and there is one more to come.
+STOPPED_READS: dict[str, StoppedOperation] = {
+    'get': lambda connector, hook: connector.get(hooked(A, hook)),
+    'exists': lambda connector, hook: connector.exists(hooked(A, hook)),
+    'get_batch': lambda connector, hook: connector.get_batch(
+        [A, hooked(B, hook), A],
+    ),
+}
+STOPPED_WRITES: dict[str, StoppedOperation] = {
+    'put': _put,
+    'put_batch': _put_batch,
+    'set': lambda connector, hook: connector.set(hooked(A, hook), b'1'),
+    'evict': lambda connector, hook: connector.evict(hooked(A, hook)),
+}
+STOPPED = STOPPED_READS | STOPPED_WRITES
+
+
 def meet(
     make_lock: LockMaker,
-    first: Operation,
+    first: StoppedOperation,
     second: Operation,
     *,
     second_connector: bool = False,
@@ -60,23 +91,26 @@ def meet(
 
     Args:
         make_lock: Makes the lock.
-        first: Operation that is interrupted half way.
+        first: Operation that is stopped half way.
         second: Operation that another thread runs meanwhile.
         second_connector: Run it on a second connector on the same dict.
 
     Returns:
         How far `second` got meanwhile, and the result of each.
     """
-    with Meeting() as meeting:
-        meeting.store.update({A: b'0', B: b'0'})
-        connector = other = LocalConnector(
-            meeting.store,
-            include_data_in_config=True,
-            lock=make_lock(lock_factory=meeting.make_lock),
-        )
-        if second_connector:
-            other = LocalConnector(meeting.store, include_data_in_config=True)
-        return meeting.run(lambda: first(connector), lambda: second(other))
+    meeting = Meeting()
+    store = {A: b'0', B: b'0'}
+    connector = other = LocalConnector(
+        store,
+        include_data_in_config=True,
+        lock=make_lock(lock_factory=meeting.make_lock),
+    )
+    if second_connector:
+        other = LocalConnector(store, include_data_in_config=True)
+    return meeting.run(
+        lambda hook: first(connector, hook),
+        lambda: second(other),
+    )
 
 
 def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:
@@ -100,54 +134,49 @@ def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:
 
 def check_readers_share(make_lock: LockMaker) -> None:
     """Every two reads are inside the dict at once."""
-    for first, second in itertools.product(READS, repeat=2):
-        how_far, _, _ = meet(make_lock, READS[first], READS[second])
-        assert how_far == 'inside', f'{second} during {first}: {how_far}'
+    for first, second in itertools.product(STOPPED_READS, READS):
+        how_far, _, _ = meet(make_lock, STOPPED_READS[first], READS[second])
+        assert how_far == 'done', f'{second} during {first}: {how_far}'
 
 
 def check_readers_share_after_writes(make_lock: LockMaker) -> None:
     """Many reads are inside the dict at once, again after each write."""
-    store = SteppingDict()
-    connector = LocalConnector(
-        store,
-        lock=make_lock(lock_factory=threading.Lock),
-    )
+    connector = LocalConnector(lock=make_lock(lock_factory=threading.Lock))
     count = 5
     inside = threading.Barrier(count)
 
     def read(_: int) -> None:
-        connector.get(A)
+        connector.get(hooked(A, once(lambda: inside.wait(PATIENCE))))
 
     for _ in range(3):
         connector.put_batch([b'0', b'0'])
         connector.set(A, b'0')
-        store.hook = lambda: inside.wait(PATIENCE)
         in_parallel(3, *[read] * count)
-        store.hook = lambda: None
 
 
 def check_queued_readers_share(make_lock: LockMaker) -> None:
     """Reads that waited for a write are inside the dict at once."""
     count = 3
     blocked = threading.Semaphore(0)
+    left = threading.Event()
     inside = threading.Barrier(count)
 
-    def hook() -> None:
-        if threading.current_thread() is threading.main_thread():
-            reads.extend(pool.submit(connector.get, A) for _ in range(count))
-            for _ in range(count):
-                assert blocked.acquire(timeout=PATIENCE)
-        else:
-            inside.wait(PATIENCE)
+    def read() -> bytes | None:
+        key = hooked(A, once(lambda: inside.wait(PATIENCE)))
+        return connector.get(key)
 
-    store = SteppingDict()
-    reads: list[Future[bytes | None]] = []
+    def queue_readers() -> None:
+        reads.extend(pool.submit(read) for _ in range(count))
+        for _ in range(count):
+            assert blocked.acquire(timeout=PATIENCE)
+
+    reads: list[Any] = []
     with (
-        instrumented_locks(blocked.release),
+        reported_waits(blocked.release, left),
         ThreadPoolExecutor(count) as pool,
     ):
         connector = LocalConnector(
-            store,
+            {A: b'0'},
             lock=make_lock(
                 lock_factory=lambda: ReportingLock(
                     threading.Lock(),
@@ -155,20 +184,20 @@ def check_queued_readers_share(make_lock: LockMaker) -> None:
                 ),
             ),
         )
-        store.hook = hook
-        connector.set(A, b'1')
+        connector.set(hooked(A, once(queue_readers)), b'1')
+        left.set()
         assert [read.result() for read in reads] == [b'1'] * count
 
 
 def check_writers_exclude(make_lock: LockMaker) -> None:
     """No operation is inside the dict beside one that writes."""
-    for first, second in itertools.product(OPERATIONS, repeat=2):
+    for first, second in itertools.product(STOPPED, OPERATIONS):
         if first in READS and second in READS:
             continue
         for second_connector in (False, True):
             how_far, _, _ = meet(
                 make_lock,
-                OPERATIONS[first],
+                STOPPED[first],
                 OPERATIONS[second],
                 second_connector=second_connector,
             )
@@ -177,19 +206,14 @@ def check_writers_exclude(make_lock: LockMaker) -> None:
 
 def check_put_batch_is_never_seen_in_part(make_lock: LockMaker) -> None:
     """Who looks in the middle of a put_batch sees nothing or all of it."""
-    count = 3
-    objs = [b'%d' % i for i in range(count)]
     for observe in (
         len,
         lambda connector: len(connector.config()['store_dict']),
+        lambda connector: 4 - connector.get_batch([NEW, NEWER]).count(None),
     ):
-        _, keys, seen = meet(
-            make_lock,
-            lambda connector: connector.put_batch(objs),
-            observe,
-        )
-        assert seen in (2, 2 + count), f'saw {seen - 2} of {count} objects'
-        assert len(keys) == count
+        _, keys, seen = meet(make_lock, _put_batch, observe)
+        assert seen in (2, 4), f'saw {seen - 2} of 2 new objects'
+        assert len(keys) == 3
 
 
 def check_get_batch_sees_one_moment(make_lock: LockMaker) -> None:
@@ -199,89 +223,53 @@ def check_get_batch_sees_one_moment(make_lock: LockMaker) -> None:
         connector.set(A, b'1')
         connector.set(B, b'1')
 
-    for read in (
-        lambda connector: connector.get_batch([A, B]),
-        lambda connector: list(connector.config()['store_dict'].values()),
-    ):
-        _, seen, _ = meet(make_lock, read, write)
-        assert seen in ([b'0', b'0'], [b'1', b'0'], [b'1', b'1']), (
-            f'saw a = {seen[0]!r} from before the write of b = {seen[1]!r}'
-        )
-
-
-def check_snapshot_is_of_one_moment(make_lock: LockMaker) -> None:
-    """A snapshot holds what one moment held while others set and evict."""
-
-    def set_and_evict(connector: LocalConnector) -> None:
-        connector.set(NEW, b'1')
-        connector.evict(B)
-
-    _, snapshot, _ = meet(
-        make_lock,
-        lambda connector: dict(connector.config()['store_dict']),
-        set_and_evict,
-    )
-    assert snapshot in (
-        {A: b'0', B: b'0'},
-        {A: b'0', B: b'0', NEW: b'1'},
-        {A: b'0', NEW: b'1'},
+    _, seen, _ = meet(make_lock, STOPPED['get_batch'], write)
+    assert seen in ([b'0'] * 3, [b'1', b'0', b'1'], [b'1'] * 3), (
+        f'saw a = {seen[0]!r} and then a = {seen[2]!r}, b = {seen[1]!r}'
     )
 
 
 def check_batches_under_load(
     make_lock: LockMaker,
-    store: dict[LocalKey, bytes] | None = None,
-    rounds: int = 50,
+    rounds: int = 100,
 ) -> None:
     """Threads that write batches, and threads that try to see them in part.
 
+    The batches are always of the same keys, and threads offer their turn
+    between two of these.
+
     Args:
         make_lock: Makes the lock.
-        store: Dict for the connector. If not specified, one that lets other
-            threads run at every step.
         rounds: How often each thread writes or looks.
     """
-    count = 4
-    if store is None:
-        store = SteppingDict(hook=lambda: time.sleep(0))
+    keys = [LocalKey(str(i)) for i in range(4)]
+    yielding = [hooked(key, lambda: sleep(0)) for key in keys]
     connector = LocalConnector(
-        store,
+        dict.fromkeys(keys, b''),
         include_data_in_config=True,
         lock=make_lock(),
     )
-    connector.set(A, b'')
-    connector.set(B, b'')
 
     def write_batches(i: int) -> None:
-        connector.put_batch([b'%d' % i] * count)
+        connector.put_batch([b'%d' % i] * len(keys))
 
-    def write_in_order(i: int) -> None:
-        connector.set(A, b'%06d' % i)
-        connector.set(B, b'%06d' % i)
-
-    def watch_length(_: int) -> None:
-        seen = len(connector) - 2
-        assert seen % count == 0, f'saw {seen} objects'
+    def watch_batch(_: int) -> None:
+        seen = connector.get_batch(yielding)
+        assert len({*seen}) == 1, f'saw {seen}'
 
     def watch_snapshot(_: int) -> None:
-        seen = len(connector.config()['store_dict']) - 2
-        assert seen % count == 0, f'saw {seen} objects'
+        seen = connector.config()['store_dict'].values()
+        assert len({*seen}) == 1, f'saw {seen}'
 
-    def watch_order(_: int) -> None:
-        a, b = connector.get_batch([A, B])
-        assert a is not None
-        assert b is not None
-        assert a >= b, f'saw a = {a!r} with b = {b!r}'
-
-    in_parallel(
-        rounds,
-        write_batches,
-        write_in_order,
-        watch_length,
-        watch_snapshot,
-        watch_order,
-    )
-    assert len(connector) == 2 + count * rounds
+    with minted(yielding):
+        in_parallel(
+            rounds,
+            write_batches,
+            write_batches,
+            watch_batch,
+            watch_snapshot,
+        )
+    assert len(connector) == len(keys)
 
 
 CHECKS: dict[str, Check] = {

@@ -1,23 +1,22 @@
-"""Locks and dicts that tell what threads do with them.
+"""Seams to stop a thread inside an operation, and locks that do too little.
 
 The schedules here are deterministic: a thread that is half way through an
-operation stays there until another thread has either got inside as well, or
-is about to block on a lock that somebody else holds.
+operation stays there until another thread has done what it wants to do, or
+has found that it must wait.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import os
 import queue
 import subprocess
 import sys
 import threading
-import types
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,33 +28,28 @@ from readerwriterlock.rwlock import RWLockReadD
 from readerwriterlock.rwlock import RWLockWrite
 from readerwriterlock.rwlock import RWLockWriteD
 
-from proxystore_local import locks
-from proxystore_local.keys import LocalKey
-from proxystore_local.locks import BigReaderLock
-from proxystore_local.locks import ReaderWriterLock
+from proxystore_local import connector as connector_module
+from proxystore_local import guarded
+from proxystore_local import LocalKey
+from proxystore_local.rwlocked import RWLock
 
 # Seconds after which a thread that nobody answers gives up.
 PATIENCE = 30
 
 
-def big_reader_lock(lock_factory: object = None) -> BigReaderLock:
-    """Make our lock; what its locks are made by is patched, see Meeting."""
-    return BigReaderLock()
+def default(lock_factory: object = None) -> None:
+    """Choose the connector's own lock; see Meeting for how that is watched."""
 
 
-LOCKS: dict[str, Callable[..., ReaderWriterLock]] = {
-    'BigReaderLock': big_reader_lock,
-}
-LOCKS |= {
-    kind.__name__: kind
-    for kind in (
-        RWLockFair,
-        RWLockFairD,
-        RWLockRead,
-        RWLockReadD,
-        RWLockWrite,
-        RWLockWriteD,
-    )
+# How to make what a connector takes as its lock.
+LOCKS: dict[str, Callable[..., RWLock | None]] = {
+    'default': default,
+    'RWLockFair': RWLockFair,
+    'RWLockFairD': RWLockFairD,
+    'RWLockRead': RWLockRead,
+    'RWLockReadD': RWLockReadD,
+    'RWLockWrite': RWLockWrite,
+    'RWLockWriteD': RWLockWriteD,
 }
 
 
@@ -82,6 +76,47 @@ class Mutex(RWLockFair):
         return self.mutex
 
 
+class HookedKey(LocalKey):
+    """A key that calls a hook when it is compared: inside an operation.
+
+    It equals the LocalKey of the same id. When that is in the dict, an
+    operation on this key compares the two, and so the hook runs in the middle
+    of the operation, while the lock is held.
+    """
+
+    hook: Callable[[], object]
+
+    def __eq__(self, other: object) -> bool:
+        self.hook()
+        return tuple.__eq__(self, other)  # type: ignore[arg-type]
+
+    __hash__ = LocalKey.__hash__
+
+
+def hooked(key: LocalKey, hook: Callable[[], object]) -> HookedKey:
+    """Make a key that equals another and calls a hook when compared."""
+    made = HookedKey(key.id)
+    made.hook = hook
+    return made
+
+
+def once(hook: Callable[[], object]) -> Callable[[], object]:
+    """Call a hook the first time only."""
+    calls = iter([hook])
+    return lambda: next(calls, lambda: None)()
+
+
+@contextlib.contextmanager
+def minted(keys: Sequence[LocalKey]) -> Iterator[None]:
+    """Let put() mint the first of some keys, and put_batch() all of them."""
+    with mock.patch.multiple(
+        connector_module,
+        mint=lambda: keys[0],
+        mint_batch=lambda count: [*keys[:count]],
+    ):
+        yield
+
+
 class ReportingLock:
     """A lock that reports a thread that is about to block on it.
 
@@ -93,7 +128,6 @@ class ReportingLock:
     def __init__(self, lock: Any, report: Callable[[], object]) -> None:
         self._lock = lock
         self._report = report
-        # In C, if it is: nothing can come in the middle of it.
         self.release = lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -115,85 +149,34 @@ class ReportingLock:
 
 
 @contextlib.contextmanager
-def instrumented_locks(report: Callable[[], object]) -> Iterator[None]:
-    """Let our lock make ReportingLocks while this is entered.
+def reported_waits(
+    report: Callable[[], object],
+    left: threading.Event,
+) -> Iterator[None]:
+    """Report threads that wait for the connector's own lock.
 
     Args:
-        report: Called by a thread that is about to block.
+        report: Called by a thread that is about to wait.
+        left: Set when whoever is inside has left: how long to wait.
     """
-    instrumented = types.SimpleNamespace(
-        RLock=lambda: ReportingLock(threading.RLock(), report),
-        get_ident=threading.get_ident,
-        local=threading.local,
-    )
-    with mock.patch.object(locks, 'threading', instrumented):
+
+    def sleep(_: float) -> None:
+        report()
+        assert left.wait(PATIENCE), 'whoever is inside never left'
+
+    with mock.patch.object(guarded, 'sleep', sleep):
         yield
-
-
-class SteppingDict(dict[LocalKey, bytes]):
-    """A dict whose operations stop half way to call a hook.
-
-    Reads stop once for each key they have read, writes once for each key that
-    they have written. Without a lock around it, this shows what on a plain
-    dict would only be shown by a rare switch of threads.
-    """
-
-    def __init__(self, hook: Callable[[], object] = lambda: None) -> None:
-        super().__init__()
-        self.hook = hook
-
-    def __contains__(self, key: object) -> bool:
-        found = super().__contains__(key)
-        self.hook()
-        return found
-
-    def __getitem__(self, key: LocalKey) -> bytes:
-        value = super().__getitem__(key)
-        self.hook()
-        return value
-
-    # An overridden __iter__() makes dict(self) go through keys().
-    def __iter__(self) -> Iterator[LocalKey]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        count = super().__len__()
-        self.hook()
-        return count
-
-    def __setitem__(self, key: LocalKey, value: bytes) -> None:
-        super().__setitem__(key, value)
-        self.hook()
-
-    def get(self, key: LocalKey, default: Any = None) -> Any:
-        value = super().get(key, default)
-        self.hook()
-        return value
-
-    def keys(self) -> Any:
-        return list(super().keys())
-
-    def pop(self, key: LocalKey, *default: Any) -> Any:
-        value = super().pop(key, *default)
-        self.hook()
-        return value
-
-    def update(self, other: dict[LocalKey, bytes]) -> None:  # type: ignore[override]
-        for key, value in other.items():
-            self[key] = value
 
 
 class Meeting:
     """Runs one operation in the middle of another, on another thread.
 
-    The lock of `readerwriterlock` that guards its dict must be made of the
-    locks that `make_lock` makes, so that they report to it. Ours is made of
-    such locks while a Meeting is entered.
+    Locks of `readerwriterlock` must be made of the locks that `make_lock`
+    makes, so that they report to it.
     """
 
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.store = SteppingDict()
 
     def make_lock(self) -> ReportingLock:
         return ReportingLock(threading.Lock(), self._report_blocked)
@@ -201,104 +184,48 @@ class Meeting:
     def _report_blocked(self) -> None:
         self._reports.put('blocked')
 
-    def __enter__(self) -> Meeting:
-        self._instrumented = instrumented_locks(self._report_blocked)
-        self._instrumented.__enter__()
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self._instrumented.__exit__(*exc_info)
-
     def run(
         self,
-        first: Callable[[], object],
+        first: Callable[[Callable[[], object]], object],
         second: Callable[[], object],
     ) -> tuple[str, object, object]:
-        """Start `second` when `first` is half way, and wait until it stops.
+        """Start `second` when `first` is half way, until it ends or waits.
 
         Args:
-            first: Operation on the dict, run by the calling thread.
-            second: Operation on the dict, run by another thread.
+            first: Operation, run by the calling thread. It is given a hook to
+                call when it is half way.
+            second: Operation, run by another thread.
 
         Returns:
-            How far `second` got while `first` was half way (`inside` the \
-            dict, `blocked` on a lock, or `done` without ever stopping), and \
-            what each of the two returned.
+            How far `second` got while `first` was half way (`done`, or \
+            `blocked`), and what each of the two returned.
         """
         met: list[str] = []
         results: list[object] = []
+        left = threading.Event()
 
         def run_second() -> None:
-            results.append(second())
-            self._reports.put('done')
+            try:
+                results.append(second())
+            finally:
+                self._reports.put('done')
 
         thread = threading.Thread(target=run_second, daemon=True)
 
-        def hook() -> None:
-            if threading.current_thread() is thread:
-                self._reports.put('inside')
-            elif not met:
-                thread.start()
-                met.append(self._reports.get(timeout=PATIENCE))
-                # Whoever is not kept out does all it wants to do now.
-                report = met[0]
-                while report == 'inside':
-                    report = self._reports.get(timeout=PATIENCE)
+        @once
+        def meet() -> None:
+            thread.start()
+            met.append(self._reports.get(timeout=PATIENCE))
 
-        self.store.hook = hook
-        result = first()
-        thread.join(PATIENCE)
+        with reported_waits(self._report_blocked, left):
+            try:
+                result = first(meet)
+            finally:
+                left.set()
+            assert met, 'the first operation was never half way'
+            thread.join(PATIENCE)
         assert not thread.is_alive(), 'the second operation never ended'
-        self.store.hook = lambda: None
         return met[0], result, results[0]
-
-
-def interrupted_at(
-    point: int,
-    error: BaseException,
-    work: Callable[[], object],
-) -> bool:
-    """Do something, and interrupt it at a point where an interrupt can come.
-
-    That is when a call from the lock's code has returned, or when a function
-    of it is entered. Backward jumps are not reached by this.
-
-    Returns:
-        If there was such a point.
-    """
-    reached = 0
-
-    def profile(frame: Any, event: str, _: object) -> None:
-        nonlocal reached
-        if event == 'return':  # From a function that stands for one in C.
-            caller, callee = frame.f_back, frame
-            if caller is None or callee.f_code.co_filename == locks.__file__:
-                return
-        elif event in ('call', 'c_return'):
-            caller = frame
-        else:
-            return
-        if caller.f_code.co_filename == locks.__file__:
-            reached += 1
-            if reached == point:
-                sys.setprofile(None)
-                raise error
-
-    raised: list[BaseException] = []
-    # What the collector calls, such as callbacks of weak references, would
-    # count as a point too, and what is raised there is not passed on.
-    gc.disable()
-    sys.setprofile(profile)
-    try:
-        work()
-    except BaseException as caught:
-        raised.append(caught)
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    interrupted = reached == point
-    assert raised == ([error] if interrupted else [])
-    return interrupted
 
 
 def load(path: Path) -> Any:
@@ -338,7 +265,7 @@ def without(script: Path, *modules: str) -> str:
 
 def run_storm(
     storm: str,
-    lock: str = 'BigReaderLock',
+    lock: str = 'default',
     *,
     seconds: float | None = None,
     patience: float = 60,

@@ -12,7 +12,6 @@ from proxystore_local import LocalKey
 from tests.checks import check_batches_under_load
 from tests.checks import check_get_batch_sees_one_moment
 from tests.checks import check_put_batch_is_never_seen_in_part
-from tests.checks import check_snapshot_is_of_one_moment
 from tests.harness import LOCKS
 
 every_lock = pytest.mark.parametrize('lock', LOCKS)
@@ -29,20 +28,9 @@ def test_get_batch_sees_one_moment(lock: str) -> None:
 
 
 @every_lock
-def test_snapshot_is_of_one_moment(lock: str) -> None:
-    check_snapshot_is_of_one_moment(LOCKS[lock])
-
-
-@every_lock
 @pytest.mark.usefixtures('tiny_switch_interval')
-def test_batches_under_load_on_a_stepping_dict(lock: str) -> None:
+def test_batches_under_load(lock: str) -> None:
     check_batches_under_load(LOCKS[lock])
-
-
-@every_lock
-@pytest.mark.usefixtures('tiny_switch_interval')
-def test_batches_under_load_on_a_dict(lock: str) -> None:
-    check_batches_under_load(LOCKS[lock], {}, rounds=500)
 
 
 @every_lock

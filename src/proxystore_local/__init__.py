@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from proxystore_local.connector import LocalConnector
 from proxystore_local.keys import LocalKey
-from proxystore_local.locks import BigReaderLock
 
-__all__ = ['BigReaderLock', 'LocalConnector', 'LocalKey']
+__all__ = ['LocalConnector', 'LocalKey']

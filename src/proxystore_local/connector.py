@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from proxystore_local.keys import LocalKey
 from proxystore_local.keys import mint
 from proxystore_local.keys import mint_batch
-from proxystore_local.locks import guard
-from proxystore_local.locks import ReaderWriterLock
+from proxystore_local.registry import guard
+from proxystore_local.rwlocked import RWLock
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,59 +28,46 @@ class LocalConnector:
     Any number of threads can share one connector. Operations that only read
     (`get`, `get_batch`, `exists`, `len()`, and `config` when it includes the
     data) run side by side; each operation that writes (`put`, `put_batch`,
-    `set`, `evict`) runs alone. Batches are atomic.
+    `set`, `evict`) runs alone. Batches are atomic. Finalizers and signal
+    handlers may use the connector as well.
 
     Note:
         Connectors on the same `store_dict` share one lock, however and
         whenever they were made. Code that uses the dict directly does not.
 
     Args:
-        store_dict: Dictionary to store data in. The dict itself is used, not
-            a copy. If not specified, a new empty dict will be generated.
+        store_dict: Dictionary to store data in, a plain dict. The dict itself
+            is used, not a copy. If not specified, a new empty dict will be
+            generated.
         include_data_in_config: Include a snapshot of the data in the
             connector's configuration, and so when it is pickled or copied.
             This copies every key and is meant for testing.
-        lock: Lock that the operations run under. If not specified, the lock
-            that `store_dict` already has, or else a new
-            [`BigReaderLock`][proxystore_local.BigReaderLock]. Also taken are
-            the locks of `readerwriterlock.rwlock` (`RWLockFair`,
-            `RWLockRead`, `RWLockWrite` and their downgradable forms), which
-            hang for good where an operation is interrupted.
+        lock: Lock of `readerwriterlock.rwlock` to use instead of the
+            connector's own: `RWLockFair`, `RWLockRead`, `RWLockWrite` or one
+            of their downgradable forms. These can deadlock where a finalizer
+            or a signal handler uses the connector, where an exception
+            interrupts an operation, and after a fork. If not specified, the
+            lock that `store_dict` already has, or else the connector's own.
 
     Raises:
-        TypeError: If `store_dict` is not a dict, or `lock` none of these
-            locks.
+        TypeError: If `store_dict` is not a plain dict, or `lock` none of
+            these locks.
         ValueError: If a connector on the same `store_dict` has another lock.
     """
 
-    # Discipline: the dict is touched only by an operation that is handed to
-    # _shared() if it reads and to _exclusive() if it writes. What can call
-    # back into the connector (a caller's iterable or buffer) is done with
-    # before. A write is one call on the dict, so an interrupt finds the dict
-    # before or after it, and a read can be called again. Keys are not checked
-    # before, which would cost: when the dict refuses one, nothing has changed,
-    # and _check_keys() says so after the lock is free.
+    # Discipline: the dict is touched by its guard only, with what cannot call
+    # back into the connector: a caller's iterables are consumed and buffers
+    # copied before.
 
     def __init__(
         self,
         store_dict: dict[LocalKey, bytes] | None = None,
         *,
         include_data_in_config: bool = False,
-        lock: ReaderWriterLock | None = None,
+        lock: RWLock | None = None,
     ) -> None:
-        store = {} if store_dict is None else store_dict
-        # Keeps the registry's entry of the dict alive.
-        self._guarded = guard(store, lock)
+        self._guard = guard({} if store_dict is None else store_dict, lock)
         self._include_data_in_config = include_data_in_config
-        # Bound once: binding would be a tenth of the price of an operation.
-        self._shared = self._guarded.runner.shared
-        self._exclusive = self._guarded.runner.exclusive
-        self._store = store
-        self._contains = store.__contains__
-        self._get = store.get
-        self._pop = store.pop
-        self._set = store.__setitem__
-        self._update = store.update
 
     def __enter__(self) -> Self:
         return self
@@ -96,15 +83,16 @@ class LocalConnector:
     def __repr__(self) -> str:
         # Without the lock, so without a count: a debugger may ask for the
         # repr while the lock is held.
+        lock = self._guard.lock
         return (
             f'<{type(self).__name__} at {id(self):#x}: '
             f'include_data_in_config={self._include_data_in_config}, '
-            f'lock={type(self._guarded.lock).__name__}>'
+            f'lock={type(lock).__name__ if lock else "default"}>'
         )
 
     def __len__(self) -> int:
         """Count the objects."""
-        return self._shared(len, self._store)
+        return len(self._guard)
 
     def __bool__(self) -> bool:
         """Be true even when empty, so that `connector or default` keeps it."""
@@ -145,7 +133,7 @@ class LocalConnector:
             'include_data_in_config': self._include_data_in_config,
         }
         if self._include_data_in_config:
-            config['store_dict'] = self._shared(dict, self._store)
+            config['store_dict'] = self._guard.snapshot()
         return config
 
     @classmethod
@@ -182,11 +170,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
         """
-        try:
-            self._exclusive(self._pop, key, None)
-        except TypeError:
-            _check_keys(key)
-            raise
+        self._guard.evict(key)
 
     def exists(self, key: LocalKey) -> bool:
         """Check if an object associated with the key exists.
@@ -200,11 +184,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
         """
-        try:
-            return self._shared(self._contains, key)
-        except TypeError:
-            _check_keys(key)
-            raise
+        return self._guard.exists(key)
 
     def get(self, key: LocalKey) -> bytes | None:
         """Get the serialized object associated with the key.
@@ -218,11 +198,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
         """
-        try:
-            return self._shared(self._get, key)
-        except TypeError:
-            _check_keys(key)
-            raise
+        return self._guard.get(key)
 
     # ProxyStore's protocol promises a list of anything bytes-like, and lists
     # are invariant, so a list[bytes | None] would not satisfy it: Any does.
@@ -245,15 +221,7 @@ class LocalConnector:
                 'keys must be an iterable of keys, not '
                 f'{type(keys).__name__}; get() takes a single key.',
             )
-        keys = list(keys)
-        try:
-            return self._shared(self._get_all, keys)
-        except TypeError:
-            _check_keys(*keys)
-            raise
-
-    def _get_all(self, keys: list[LocalKey]) -> list[bytes | None]:
-        return list(map(self._get, keys))
+        return self._guard.get_batch(list(keys))
 
     def new_key(self, obj: Buffer | None = None) -> LocalKey:
         """Create a new key. Nothing is stored.
@@ -284,7 +252,7 @@ class LocalConnector:
         """
         value = obj if type(obj) is bytes else _as_bytes(obj)
         key = mint()
-        self._exclusive(self._set, key, value)
+        self._guard.set(key, value)
         return key
 
     def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
@@ -307,11 +275,11 @@ class LocalConnector:
                 'objs must be an iterable of bytes-like objects, not '
                 f'{type(objs).__name__}; put() takes a single object.',
             )
-        values = list(objs)
+        values: list[Any] = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]
         keys = mint_batch(len(values))
-        self._exclusive(self._update, dict(zip(keys, values)))
+        self._guard.update(dict(zip(keys, values)))
         return keys
 
     def set(self, key: LocalKey, obj: Buffer) -> None:
@@ -327,30 +295,11 @@ class LocalConnector:
                 hashable.
         """
         value = obj if type(obj) is bytes else _as_bytes(obj)
-        try:
-            self._exclusive(self._set, key, value)
-        except TypeError:
-            _check_keys(key)
-            raise
-
-
-def _check_keys(*keys: LocalKey) -> None:
-    """Say what is wrong with a key, if it is that it is not hashable."""
-    for key in keys:
-        try:
-            hash(key)
-        except TypeError as error:
-            raise TypeError(
-                'expected a key, such as put() and new_key() return, not '
-                f'{type(key).__name__}: {error}.',
-            ) from None
+        self._guard.set(key, value)
 
 
 def _as_bytes(obj: Buffer) -> bytes:
-    """Get an object as `bytes`: itself, or a copy that nobody can change."""
-    # Not isinstance(): a ProxyStore proxy of bytes would pass for bytes.
-    if issubclass(type(obj), bytes):
-        return obj  # type: ignore[return-value]
+    """Copy an object to `bytes` that nobody can change."""
     try:
         view = memoryview(obj)
     except TypeError:

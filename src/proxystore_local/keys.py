@@ -31,11 +31,9 @@ _TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
 _PLACES = [place for place, form in enumerate(_LINE) if form in b'xV']
 _BYTES = 16  # Of a UUID. Its text has no place for the last random digit.
 
-# Each thread has some keys in store, as .pool, and how many it last minted, as
-# .minted: as a thread goes on it mints more of them at once.
+# Each thread has some keys in store, as .pool, and mints so many at once.
 _mine = threading.local()
-_FIRST_POOL = 16
-_LARGEST_POOL = 256
+_POOL = 128
 
 
 def _renew_pool() -> None:
@@ -45,10 +43,8 @@ def _renew_pool() -> None:
 
 
 if hasattr(os, 'register_at_fork'):
-    # A child must not hand out what its parent may hand out. The parent's
-    # pool goes as well, in case that another handler mints in the child
-    # before ours runs there.
-    os.register_at_fork(before=_renew_pool, after_in_child=_renew_pool)
+    # Parent and child must not mint the same key.
+    os.register_at_fork(after_in_child=_renew_pool)
 
 
 def mint() -> LocalKey:
@@ -62,16 +58,9 @@ def mint() -> LocalKey:
         try:
             return _mine.pool.pop()  # type: ignore[no-any-return]
         except (AttributeError, IndexError):
-            _fill_pool()
-
-
-def _fill_pool() -> None:
-    """Mint keys for the calling thread's pool, which is empty or missing."""
-    pool = _mine.__dict__.setdefault('pool', [])
-    minted = _mine.__dict__.get('minted', 0)
-    count = min(max(_FIRST_POOL, 2 * minted), _LARGEST_POOL)
-    pool.extend(_mint_at_once(count))
-    _mine.minted = count
+            # Found or made by one call, which a signal handler cannot divide.
+            pool = _mine.__dict__.setdefault('pool', [])
+            pool.extend(_mint_at_once(_POOL))
 
 
 def mint_batch(count: int) -> list[LocalKey]:
@@ -83,7 +72,7 @@ def mint_batch(count: int) -> list[LocalKey]:
     Returns:
         As many keys, each as [`mint()`][proxystore_local.keys.mint] makes it.
     """
-    if count < _LARGEST_POOL:
+    if count < _POOL:
         return [mint() for _ in range(count)]
     return _mint_at_once(count)
 

@@ -1,0 +1,303 @@
+"""A dict and its reader-writer lock, whose critical sections call nothing."""
+
+# The problem
+# -----------
+# A lock is usually acquired by one call and released by another. Right after
+# a call, at a backward jump, and when a Python function is entered, CPython
+# lets others in: it switches threads, runs signal handlers, raises exceptions
+# that other threads have set and, since 3.12, collects garbage, which runs
+# finalizers (3.11 collects wherever an object is allocated). So all of these
+# happen while the lock is held. A finalizer that needs the lock of a Store,
+# whose holder waits for this lock, deadlocks. A thread that is switched away
+# makes all others queue. An exception between two calls leaves the lock held.
+#
+# What does not work
+# ------------------
+# A reentrant lock helps only a thread that meets itself. Signals can be
+# blocked, finalizers and thread switches cannot. Locks that are acquired
+# before a fork deadlock with those that others acquire there. `try` and
+# `with` do not cover the step between acquire() and their first instruction.
+#
+# The solution
+# ------------
+# A critical section is the instructions between acquire and release:
+#
+#     read:   acquire: readers += _ONE    release: del readers[0]
+#     write:  acquire: del gate[1]        release: gate += _ONE
+#
+# and THE RULE is that no instruction between them is a call or a backward
+# jump, or runs Python code. Then, with a GIL, nothing happens between them: no
+# thread ever finds the lock held, none waits, and a fork, a finalizer or a
+# signal handler always finds it free. tests/test_sections.py reads the
+# bytecode of every section. Subscripts, `in` and `del` work on one key; any
+# other operation is a function in C, run by unpacking an iterator over its
+# result (see shared()).
+#
+# Without a GIL it is a lock like others, but still nobody else's Python code
+# runs inside it:
+#
+# - `readers` has one item for each reader inside. A reader adds its item, and
+#   reads only if the dict is not `closed` then.
+# - `gate` has a second item while nobody writes. A writer deletes it (an
+#   IndexError says that another writer has done so), sets `closed`, and
+#   writes only if there are no `readers` then.
+# - Either change of `readers` is made under the lock that the list has inside:
+#   the reader's `+=`, and the writer's `+= ()`, which adds nothing. If the
+#   reader's comes first, the writer finds the reader; if the writer's comes
+#   first, the reader finds the dict closed.
+#
+# Whoever cannot go on releases, sleeps, and starts over. A writer that found
+# readers leaves the dict closed meanwhile, so that no more come and it does
+# not starve; a reader that has slept long enough opens it.
+#
+# Nothing inside may allocate what the collector tracks, as 3.11 would collect.
+# So iterators and lists are made before, a miss is found by `in` and not by a
+# KeyError, and on 3.11 a bad key is found before. Nor may a release fail:
+# lists give back memory as they shrink, but allocate only to grow, and `gate`
+# is never more than one item below what it has room for.
+#
+# The holes that remain
+# ---------------------
+# - A line tracer (pdb, sys.settrace(), sys.monitoring's LINE events) runs
+#   between two lines of a section. Others then find it held; a tracer that
+#   uses the same dict waits for itself, and one that raises there may leave
+#   it held. Profilers and tracers written in C do not do that.
+# - The same holds for a key whose class defines __hash__ or __eq__ in Python,
+#   and for objects with a __del__ that somebody else has put into the dict.
+# - That CPython lets nobody in elsewhere is how it works, not a promise.
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import starmap
+from time import sleep
+from typing import Any
+from typing import TypeVar
+
+ResultT = TypeVar('ResultT')
+
+# What `+=` adds to acquire or release: an item, whatever it is.
+_ONE = (None,)
+
+# `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
+_NOTHING: dict[Any, Any] = {}
+
+# Seconds. As a rule only builds without a GIL wait, and threads that retry
+# more often slow down the one that is inside by more than they gain.
+_PAUSE = 0.002
+
+# 3.11 does so as it makes an exception, such as the one of a bad key.
+_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+
+
+class DictGuard:
+    """What can be done with a dict that threads share, each at one moment.
+
+    Subclasses say how to run an operation `shared` or `exclusive`.
+
+    Args:
+        store: Dict to guard. The dict itself is used, not a copy.
+    """
+
+    __slots__ = ('__weakref__', 'store')
+
+    # The lock, if it is one that a user has chosen.
+    lock: object = None
+
+    def __init__(self, store: dict[Any, bytes]) -> None:
+        self.store = store
+
+    def shared(
+        self, operation: Callable[..., ResultT], *arguments: Any
+    ) -> ResultT:
+        """Run a function in C that reads, beside others that read."""
+        raise NotImplementedError
+
+    def exclusive(
+        self, operation: Callable[..., ResultT], *arguments: Any
+    ) -> ResultT:
+        """Run a function in C that writes, alone."""
+        raise NotImplementedError
+
+    def get(self, key: Any) -> bytes | None:
+        """Get the value of a key, or `None`."""
+        return self.shared(self.store.get, key)
+
+    def exists(self, key: Any) -> bool:
+        """Check if there is a key."""
+        return self.shared(self.store.__contains__, key)
+
+    def set(self, key: Any, value: bytes) -> None:
+        """Set the value of a key."""
+        self.exclusive(self.store.__setitem__, key, value)
+
+    def evict(self, key: Any) -> None:
+        """Delete a key, if it is there."""
+        self.exclusive(self.store.pop, key, None)
+
+    def get_batch(self, keys: list[Any]) -> list[bytes | None]:
+        """Get the values of many keys at one moment."""
+        if _COLLECTS_ANYWHERE:
+            set().isdisjoint(keys)  # Hashes them all.
+        values: list[bytes | None] = []
+        self.shared(values.extend, map(self.store.get, keys))
+        return values
+
+    def update(self, items: dict[Any, bytes]) -> None:
+        """Set the values of many keys at one moment."""
+        self.exclusive(self.store.update, items)
+
+    def snapshot(self) -> dict[Any, bytes]:
+        """Copy the dict as it is at one moment."""
+        copy: dict[Any, bytes] = {}
+        self.shared(copy.update, self.store)
+        return copy
+
+    def __len__(self) -> int:
+        return self.shared(len, self.store)
+
+
+class GuardedDict(DictGuard):
+    """A dict and its reader-writer lock, as the comment above explains."""
+
+    __slots__ = ('_closed', '_gate', '_readers')
+
+    def __init__(self, store: dict[Any, bytes]) -> None:
+        super().__init__(store)
+        self.renew()
+
+    def renew(self) -> None:
+        """Replace the lock, in a forked child: its holders are not there."""
+        self._gate: list[None] = [None, None]
+        self._readers: list[None] = []
+        # Changed only by who has taken the second item of the gate.
+        self._closed = False
+
+    def get(self, key: Any) -> bytes | None:
+        """Get the value of a key, or `None`."""
+        if _COLLECTS_ANYWHERE:
+            key in _NOTHING  # noqa: B015
+        readers = self._readers
+        readers += _ONE
+        try:
+            if not self._closed:
+                store = self.store
+                if key in store:
+                    return store[key]
+                return None
+        finally:
+            del readers[0]
+        return super().get(key)
+
+    def exists(self, key: Any) -> bool:
+        """Check if there is a key."""
+        if _COLLECTS_ANYWHERE:
+            key in _NOTHING  # noqa: B015
+        readers = self._readers
+        readers += _ONE
+        try:
+            if not self._closed:
+                return key in self.store
+        finally:
+            del readers[0]
+        return super().exists(key)
+
+    def set(self, key: Any, value: bytes) -> None:
+        """Set the value of a key."""
+        if _COLLECTS_ANYWHERE:
+            key in _NOTHING  # noqa: B015
+        gate, readers = self._gate, self._readers
+        try:
+            del gate[1]
+        except IndexError:
+            return super().set(key, value)
+        try:
+            self._closed = True
+            readers += ()
+            if not readers:
+                try:
+                    self.store[key] = value
+                    return None
+                finally:
+                    self._closed = False
+        finally:
+            gate += _ONE
+        return super().set(key, value)
+
+    def evict(self, key: Any) -> None:
+        """Delete a key, if it is there."""
+        if _COLLECTS_ANYWHERE:
+            key in _NOTHING  # noqa: B015
+        gate, readers = self._gate, self._readers
+        try:
+            del gate[1]
+        except IndexError:
+            return super().evict(key)
+        try:
+            self._closed = True
+            readers += ()
+            if not readers:
+                try:
+                    store = self.store
+                    if key in store:
+                        del store[key]
+                    return None
+                finally:
+                    self._closed = False
+        finally:
+            gate += _ONE
+        return super().evict(key)
+
+    def shared(
+        self, operation: Callable[..., ResultT], *arguments: Any
+    ) -> ResultT:
+        """Run a function in C that reads, beside others that read."""
+        run = starmap(operation, (arguments,))
+        gate, readers = self._gate, self._readers
+        pause = 0.0
+        while True:
+            readers += _ONE
+            try:
+                if not self._closed:
+                    (result,) = run
+                    return result
+            finally:
+                del readers[0]
+            sleep(pause)
+            if pause:
+                # Long enough for a writer that stepped back.
+                try:
+                    del gate[1]
+                except IndexError:
+                    continue
+                self._closed = False
+                gate += _ONE
+            pause = _PAUSE
+
+    def exclusive(
+        self, operation: Callable[..., ResultT], *arguments: Any
+    ) -> ResultT:
+        """Run a function in C that writes, alone."""
+        run = starmap(operation, (arguments,))
+        gate, readers = self._gate, self._readers
+        pause = 0.0
+        while True:
+            try:
+                del gate[1]
+            except IndexError:
+                pass
+            else:
+                try:
+                    self._closed = True
+                    readers += ()
+                    if not readers:
+                        try:
+                            (result,) = run
+                            return result
+                        finally:
+                            self._closed = False
+                finally:
+                    gate += _ONE
+            sleep(pause)
+            pause = _PAUSE

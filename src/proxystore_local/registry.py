@@ -1,0 +1,90 @@
+"""Which dict has which guard, so that connectors on one dict share one."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
+from typing import Any
+from typing import get_args
+
+from proxystore_local.guarded import DictGuard
+from proxystore_local.guarded import GuardedDict
+from proxystore_local.rwlocked import RWLock
+from proxystore_local.rwlocked import RWLockedDict
+
+# The guard of each dict, by the dict's identity, which is not another dict's
+# as long as the guard lives and keeps the dict alive. It needs no lock: each
+# change is one call on this dict, and an entry is removed as by
+# weakref.WeakValueDictionary, only while its guard is dead.
+_guards: dict[int, weakref.ref[DictGuard]]
+_guards = globals().get('_guards', {})  # A reload of this module keeps it.
+
+
+def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
+    """Get the guard of a dict: the same for all who ask.
+
+    Args:
+        store: Dict to guard.
+        lock: Lock of `readerwriterlock` to guard it with. If not specified,
+            what guards the dict already, or else a new GuardedDict.
+
+    Returns:
+        The dict's guard, which the registry does not keep alive.
+
+    Raises:
+        TypeError: If `store` is not a plain dict or `lock` is not a lock of \
+            `readerwriterlock`.
+        ValueError: If the dict already has another lock.
+    """
+    if type(store) is not dict:
+        raise TypeError(
+            f'store_dict must be a plain dict, not {type(store).__name__}: a '
+            'subclass of dict may run code of its own, or write, as it reads.',
+        )
+    if lock is not None and not isinstance(lock, get_args(RWLock)):
+        names = ', '.join(kind.__name__ for kind in get_args(RWLock))
+        raise TypeError(
+            'lock must be an instance of a lock of readerwriterlock.rwlock '
+            f'({names}), not {lock!r}.',
+        )
+    entry = _guards.get(id(store))
+    found = None if entry is None else entry()
+    if found is None:
+        found = _enter(
+            GuardedDict(store) if lock is None else RWLockedDict(store, lock),
+        )
+    if lock is not None and found.lock is not lock:
+        raise ValueError(
+            'store_dict is already used by a connector with another lock: '
+            'connectors on one dict share one lock. Pass the same lock object '
+            'to each, or none.',
+        )
+    return found
+
+
+def _enter(guard: DictGuard) -> DictGuard:
+    """Enter a guard, unless its dict has one by now."""
+    identity = id(guard.store)
+
+    def remove(_: object) -> None:
+        _remove_dead_weakref(_guards, identity)
+
+    entry = weakref.ref(guard, remove)
+    while True:
+        found = _guards.setdefault(identity, entry)()
+        if found is not None:
+            return found
+        remove(entry)
+
+
+def _renew_guards() -> None:
+    for entry in list(_guards.values()):
+        guard = entry()
+        if isinstance(guard, GuardedDict):
+            guard.renew()
+
+
+# Nothing is done before a fork, or in the parent.
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_guards)

@@ -26,8 +26,11 @@ UPSTREAM_MODULE = 'proxystore.connectors.local'
 def beside_a_second(**lock: Any) -> LocalConnector:
     store: dict[LocalKey, bytes] = {}
     connector = LocalConnector(store, **lock)
-    connector.second = LocalConnector(store)  # type: ignore[attr-defined]
+    beside.append(LocalConnector(store))
     return connector
+
+
+beside: list[LocalConnector] = []
 
 
 CONSTRUCTIONS: dict[str, Callable[..., LocalConnector]] = {
@@ -44,7 +47,7 @@ CONSTRUCTIONS: dict[str, Callable[..., LocalConnector]] = {
 
 OURS = [
     pytest.param((lock, construction), id=f'{lock}-{construction}')
-    for lock in ['default', *LOCKS]
+    for lock in LOCKS
     for construction in CONSTRUCTIONS
 ]
 UPSTREAM = pytest.param(
@@ -60,8 +63,8 @@ UPSTREAM = pytest.param(
 def make(lock: str, construction: str) -> Any:
     if construction == 'proxystore':
         return importlib.import_module(UPSTREAM_MODULE).LocalConnector()
-    options = {} if lock == 'default' else {'lock': LOCKS[lock]()}
-    return CONSTRUCTIONS[construction](**options)
+    beside.clear()
+    return CONSTRUCTIONS[construction](lock=LOCKS[lock]())
 
 
 @pytest.fixture(params=OURS)
@@ -239,20 +242,20 @@ def test_leaving_the_context_closes() -> None:
 
 
 def test_bytes_are_kept_as_the_same_object(connector: LocalConnector) -> None:
-    class Bytes(bytes):
-        pass
-
-    for obj in (bytes(1000), Bytes(b'value')):
-        (batched,) = connector.put_batch([obj])
-        put = connector.put(obj)
-        deferred = connector.new_key()
-        connector.set(deferred, obj)
-        for key in (batched, put, deferred):
-            assert connector.get(key) is obj
-            assert connector.get_batch([key])[0] is obj
+    obj = bytes(1000)
+    (batched,) = connector.put_batch([obj])
+    put = connector.put(obj)
+    deferred = connector.new_key()
+    connector.set(deferred, obj)
+    for key in (batched, put, deferred):
+        assert connector.get(key) is obj
+        assert connector.get_batch([key])[0] is obj
 
 
 def test_other_buffers_are_snapshotted(connector: LocalConnector) -> None:
+    class Bytes(bytes):
+        """What may run code of its own when it is freed."""
+
     source = bytearray(b'value')
     objs: tuple[Any, ...] = (
         source,
@@ -270,8 +273,10 @@ def test_other_buffers_are_snapshotted(connector: LocalConnector) -> None:
             assert type(connector.get(key)) is bytes
             assert connector.get(key) == b'value'
         source[:] = b'value'
-    wide = array.array('H', [1, 2])
-    assert connector.get(connector.put(wide)) == wide.tobytes()
+    for obj in (array.array('H', [1, 2]), Bytes(b'value')):
+        for key in (connector.put(obj), *connector.put_batch([obj])):
+            assert type(connector.get(key)) is bytes
+            assert connector.get(key) == bytes(obj)
 
 
 @pytest.mark.parametrize('obj', ['text', 5, None, [1], ['a'], object()])
@@ -344,10 +349,6 @@ def test_an_unhashable_key_is_refused(
     connector: LocalConnector,
     key: Any,
 ) -> None:
-    message = (
-        rf'^expected a key, such as put\(\) .*, not {type(key).__name__}: '
-        r"unhashable type: 'list'\.$"
-    )
     kept = connector.put(b'value')
     for call in (
         lambda: connector.get(key),
@@ -356,7 +357,7 @@ def test_an_unhashable_key_is_refused(
         lambda: connector.set(key, b''),
         lambda: connector.get_batch([kept, key]),
     ):
-        with pytest.raises(TypeError, match=message):
+        with pytest.raises(TypeError, match="unhashable type: 'list'"):
             call()
     # Neither the data nor the lock has suffered.
     assert len(connector) == 1
@@ -390,7 +391,7 @@ def test_what_a_key_itself_raises_is_kept(connector: LocalConnector) -> None:
     [
         ({'hostname': 'localhost', 'port': 6379}, "argument 'hostname'"),
         ({'include_data': True}, "argument 'include_data'"),
-        ({'store_dict': []}, 'store_dict must be a dict, not list'),
+        ({'store_dict': []}, 'store_dict must be a plain dict, not list'),
         ([], 'must be a mapping, not list'),
         (None, 'must be a mapping, not NoneType'),
     ],
@@ -439,8 +440,11 @@ def test_the_config_is_a_snapshot() -> None:
     assert type(snapshot) is dict
 
 
-def test_a_second_connector_sees_the_same(connector: LocalConnector) -> None:
-    second = LocalConnector(connector._store)
+@pytest.mark.parametrize('lock', LOCKS)
+def test_a_second_connector_sees_the_same(lock: str) -> None:
+    store: dict[LocalKey, bytes] = {}
+    connector = LocalConnector(store, lock=LOCKS[lock]())
+    second = LocalConnector(store)
     key = connector.put(b'value')
     assert second.get(key) == b'value'
     second.evict(key)

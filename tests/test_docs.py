@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from readerwriterlock.rwlock import RWLockFair
 
-from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 
@@ -104,7 +104,7 @@ def test_errors_of_get_started() -> None:
         lambda: anything().get(['spam']),
         lambda: pickle.dumps(connector),
         lambda: anything(lock=threading.Lock()),
-        lambda: anything(data, lock=BigReaderLock()),
+        lambda: anything(data, lock=RWLockFair()),
         lambda: anything.from_config({'hostname': 'localhost'}),
     ]
     messages = []

@@ -1,23 +1,24 @@
-"""Nobody waits for ever: readers that never pause, writers that never do."""
+"""Nobody starves, and threads that have ended leave nothing behind."""
 
 from __future__ import annotations
 
+import gc
 import threading
-import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
-from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
+from proxystore_local.guarded import GuardedDict
 from tests.checks import A
-from tests.harness import instrumented_locks
+from tests.harness import hooked
+from tests.harness import once
 from tests.harness import PATIENCE
-from tests.harness import SteppingDict
+from tests.harness import reported_waits
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize('stepping', [True, False])
 @pytest.mark.parametrize(
     ('many', 'one'),
     [('get', 'set'), ('set', 'get'), ('set', 'set')],
@@ -25,11 +26,8 @@ from tests.harness import SteppingDict
 def test_one_thread_is_reached_among_many_that_never_pause(
     many: str,
     one: str,
-    stepping: bool,
 ) -> None:
-    # On the stepping dict the many overlap all the time.
-    store = SteppingDict(hook=lambda: time.sleep(0)) if stepping else {}
-    connector = LocalConnector(store)
+    connector = LocalConnector()
     operations: dict[str, Callable[[], object]] = {
         'get': lambda: connector.get(A),
         'set': lambda: connector.set(A, b''),
@@ -42,7 +40,9 @@ def test_one_thread_is_reached_among_many_that_never_pause(
         while not stop.is_set():
             operations[many]()
 
-    threads = [threading.Thread(target=never_pause) for _ in range(4)]
+    threads = [
+        threading.Thread(target=never_pause, daemon=True) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     start.wait(PATIENCE)
@@ -51,34 +51,126 @@ def test_one_thread_is_reached_among_many_that_never_pause(
     stop.set()
     for thread in threads:
         thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @pytest.mark.timeout(60)
-def test_a_reader_does_not_pass_a_writer_who_waits() -> None:
-    inside, leave, waiting = (threading.Event() for _ in range(3))
-    done: list[str] = []
+def test_readers_that_overlap_let_a_writer_in() -> None:
+    # There is a reader inside at any time, unless those that come let the
+    # writer go first.
+    connector = LocalConnector({A: b'old'})
+    written = threading.Event()
+    overlap = threading.Condition()
+    inside = 0
 
-    def linger(_: None) -> None:
-        inside.set()
-        assert leave.wait(PATIENCE)
+    def linger() -> None:
+        nonlocal inside
+        with overlap:
+            inside += 1
+            overlap.notify_all()
+            overlap.wait_for(lambda: inside > 1 or written.is_set(), 0.5)
+            inside -= 1
 
-    def about_to_block() -> None:
-        if threading.current_thread() is writer:
-            waiting.set()
-        else:
-            done.append('blocked')
-            leave.set()
+    def read() -> None:
+        while not written.is_set():
+            connector.get(hooked(A, once(linger)))
 
-    with instrumented_locks(about_to_block):
-        lock = BigReaderLock()
-        reader = threading.Thread(target=lock.shared, args=(linger, None))
-        writer = threading.Thread(target=lock.exclusive, args=(len, ''))
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(4)]
+    for reader in readers:
         reader.start()
-        assert inside.wait(PATIENCE)
-        writer.start()
-        assert waiting.wait(PATIENCE)
-        lock.shared(done.append, 'read')
-        for thread in (reader, writer):
+    connector.set(A, b'new')
+    written.set()
+    for reader in readers:
+        reader.join(PATIENCE)
+        assert not reader.is_alive()
+    assert connector.get(A) == b'new'
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
+    waits: list[str] = []
+    left = threading.Event()
+    writer_waits = threading.Event()
+
+    def report() -> None:
+        waits.append(threading.current_thread().name)
+        writer_waits.set()
+
+    def write_and_read() -> None:
+        for name, work in (('writer', write), ('reader', read)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            threads.append(thread)
+            writer_waits.clear()
+            thread.start()
+            assert writer_waits.wait(PATIENCE)
+
+    def write() -> None:
+        connector.set(A, b'new')
+
+    def read() -> None:
+        connector.get(A)
+
+    threads: list[threading.Thread] = []
+    connector = LocalConnector({A: b'old'})
+    with reported_waits(report, left):
+        connector.get(hooked(A, once(write_and_read)))
+        left.set()
+        for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
-    assert done == ['blocked', 'read']
+    assert waits[:2] == ['writer', 'reader']
+
+
+@pytest.mark.timeout(60)
+def test_readers_share_again_after_a_writer_gave_up() -> None:
+    # It was interrupted as it waited, and left the dict closed.
+    class GiveUpError(Exception):
+        pass
+
+    def give_up() -> None:
+        raise GiveUpError
+
+    def write() -> None:
+        with (
+            reported_waits(give_up, threading.Event()),
+            pytest.raises(GiveUpError),
+        ):
+            guarded.set(A, b'new')
+
+    guarded = GuardedDict({A: b'old'})
+    guarded.get(hooked(A, once(write)))
+    inside = threading.Barrier(2)
+    key = hooked(A, once(lambda: inside.wait(PATIENCE)))
+    reader = threading.Thread(target=guarded.get, args=(key,), daemon=True)
+    reader.start()
+    key = hooked(A, once(lambda: inside.wait(PATIENCE)))
+    assert guarded.get(key) == b'old'
+    reader.join(PATIENCE)
+    guarded.set(A, b'new')
+    assert guarded.get(A) == b'new'
+
+
+@pytest.mark.timeout(120)
+def test_threads_leave_nothing_behind() -> None:
+    def work() -> None:
+        for key in connector.put_batch([b'value'] * 3):
+            connector.get(key)
+            connector.evict(key)
+        connector.evict(connector.put(b'value'))
+
+    def run(count: int) -> int:
+        for _ in range(count):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(PATIENCE)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    connector = LocalConnector()
+    tracemalloc.start()
+    try:
+        before = run(50)
+        # Less than two pointers for each.
+        assert run(1_000) - before < 1_000 * 16
+    finally:
+        tracemalloc.stop()

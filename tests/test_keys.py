@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import types
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxystore_local import keys as module
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local.keys import mint
@@ -56,34 +52,3 @@ def test_threads_never_mint_the_same_key() -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = [key for keys in pool.map(work, range(8)) for key in keys]
     assert len(set(keys)) == len(keys) == 8 * 1000
-
-
-def test_a_thread_mints_more_at_once_as_it_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    minted: list[int] = []
-
-    def urandom(size: int) -> bytes:
-        minted.append(size // 16)
-        return os.urandom(size)
-
-    def work() -> list[list[int]]:
-        asked = []
-        tasks: list[Callable[[], list[LocalKey]]] = [
-            lambda: [mint() for _ in range(16)],
-            lambda: [mint() for _ in range(32 + 64 + 128 + 256 + 256)],
-            # A small batch takes from what is left, a large one does not.
-            lambda: [mint(), *mint_batch(255)],
-            lambda: mint_batch(256),
-            lambda: mint_batch(300),
-        ]
-        for task in tasks:
-            task()
-            asked.append([*minted])
-            minted.clear()
-        return asked
-
-    monkeypatch.setattr(module, 'os', types.SimpleNamespace(urandom=urandom))
-    with ThreadPoolExecutor(1) as new_thread:
-        asked = new_thread.submit(work).result()
-    assert asked == [[16], [32, 64, 128, 256, 256], [256], [256], [300]]

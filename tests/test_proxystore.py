@@ -45,10 +45,9 @@ def make_store(connector: Any, **options: Any) -> Store[Any]:
     return Store(next(names), connector, register=True, **options)
 
 
-@pytest.fixture(params=[None, *LOCKS])
+@pytest.fixture(params=LOCKS)
 def connector(request: pytest.FixtureRequest) -> LocalConnector:
-    lock = request.param
-    return LocalConnector(lock=None if lock is None else LOCKS[lock]())
+    return LocalConnector(lock=LOCKS[request.param]())
 
 
 @pytest.fixture

@@ -45,17 +45,17 @@ class ConnectorMachine(RuleBasedStateMachine):
     keys: Bundle[LocalKey] = Bundle('keys')
     evicted: Bundle[LocalKey] = Bundle('evicted')
 
-    @initialize(lock=st.sampled_from([None, *LOCKS]), given=st.booleans())
-    def start(self, lock: str | None, given: bool) -> None:
+    @initialize(lock=st.sampled_from([*LOCKS]))
+    def start(self, lock: str) -> None:
         self.model: dict[LocalKey, bytes] = {}
         self.same_object: set[LocalKey] = set()
         store: dict[LocalKey, bytes] = {}
         self.connector = LocalConnector(
-            store if given else None,
+            store,
             include_data_in_config=True,
-            lock=None if lock is None else LOCKS[lock](),
+            lock=LOCKS[lock](),
         )
-        self.second = LocalConnector(self.connector._store)
+        self.second = LocalConnector(store)
         self.minted: set[LocalKey] = set()
 
     def pick(self, second: bool) -> LocalConnector:
@@ -162,7 +162,7 @@ class ConnectorMachine(RuleBasedStateMachine):
         # What happens to the old one from now on does not reach the new.
         self.connector.put(b'left behind')
         self.connector = rebuilt
-        self.second = LocalConnector(rebuilt._store)
+        self.second = LocalConnector(config['store_dict'])
 
     @invariant()
     def contents_are_the_models(self) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxystore_local import BigReaderLock
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 
@@ -34,7 +33,6 @@ def test_a_star_import_gives_what_is_public() -> None:
     exec('from proxystore_local import *', names)
     del names['__builtins__']
     assert names == {
-        'BigReaderLock': BigReaderLock,
         'LocalConnector': LocalConnector,
         'LocalKey': LocalKey,
     }

@@ -299,7 +299,9 @@ class LocalConnector:
 
 
 def _as_bytes(obj: Buffer) -> bytes:
-    """Copy an object to `bytes` that nobody can change."""
+    """Get an object as `bytes`: itself, or a copy that nobody can change."""
+    if type(obj) is bytes:
+        return obj
     try:
         view = memoryview(obj)
     except TypeError:

@@ -266,13 +266,15 @@ class GuardedDict(DictGuard):
                 del readers[0]
             sleep(pause)
             if pause:
-                # Long enough for a writer that stepped back.
+                # Long enough for a writer that stepped back: open again.
                 try:
                     del gate[1]
                 except IndexError:
                     continue
-                self._closed = False
-                gate += _ONE
+                try:
+                    self._closed = False
+                finally:
+                    gate += _ONE
             pause = _PAUSE
 
     def exclusive(

@@ -88,7 +88,7 @@ class HookedKey(LocalKey):
 
     def __eq__(self, other: object) -> bool:
         self.hook()
-        return tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return tuple.__eq__(self, other)
 
     __hash__ = LocalKey.__hash__
 
@@ -103,7 +103,11 @@ def hooked(key: LocalKey, hook: Callable[[], object]) -> HookedKey:
 def once(hook: Callable[[], object]) -> Callable[[], object]:
     """Call a hook the first time only."""
     calls = iter([hook])
-    return lambda: next(calls, lambda: None)()
+
+    def call() -> None:
+        next(calls, bool)()
+
+    return call
 
 
 @contextlib.contextmanager

@@ -92,8 +92,7 @@ def violations(source: str) -> tuple[int, list[str]]:
         for place, statement in enumerate(statements):
             if ACQUIRES.get(statement) != instructions[place].opname:
                 continue
-            assert instructions[place].positions is not None
-            acquired.add(instructions[place].positions.lineno)
+            acquired.add(instructions[place].positions)
             seen = {place}
             todo = [place + 1]
             while todo:
@@ -114,6 +113,7 @@ def violations(source: str) -> tuple[int, list[str]]:
                     found.append(f'{where}: {it.opname}')
                 else:
                     todo += after
+    # Each is compiled once.
     return len(acquired), found
 
 

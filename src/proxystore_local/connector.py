@@ -279,7 +279,7 @@ class LocalConnector:
         if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]
         keys = mint_batch(len(values))
-        self._guard.update(dict(zip(keys, values)))
+        self._guard.put_batch(dict(zip(keys, values)))
         return keys
 
     def set(self, key: LocalKey, obj: Buffer) -> None:

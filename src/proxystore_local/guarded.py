@@ -144,9 +144,15 @@ class DictGuard:
         self.shared(values.extend, map(self.store.get, keys))
         return values
 
-    def update(self, items: dict[Any, bytes]) -> None:
-        """Set the values of many keys at one moment."""
-        self.exclusive(self.store.update, items)
+    def put_batch(self, items: dict[Any, bytes]) -> None:
+        """Set the values of many new keys at one moment."""
+        try:
+            self.exclusive(self.store.update, items)
+        except MemoryError:
+            # Room for some was found, and none for others.
+            for key in items:
+                self.evict(key)
+            raise
 
     def snapshot(self) -> dict[Any, bytes]:
         """Copy the dict as it is at one moment."""

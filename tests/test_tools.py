@@ -113,6 +113,7 @@ for operation in operations.values():
                 contents.copy(),
                 include_data_in_config=True,
             )
+            connector.new_key()  # There are some in store now.
             _testcapi.set_nomemory(number, number + 1)
             try:
                 operation(connector)

@@ -114,7 +114,7 @@ def meet(
 
 
 def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:
-    """Do each work so many times in a thread of its own, all at once.
+    """Do each work so many times in a thread of its own, in step.
 
     Args:
         rounds: How often to call each work, with 0, 1, 2, ...
@@ -123,13 +123,24 @@ def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:
     start = threading.Barrier(len(works))
 
     def repeat(work: Callable[[int], None]) -> None:
-        start.wait(PATIENCE)
-        for i in range(rounds):
-            work(i)
+        try:
+            for i in range(rounds):
+                start.wait(PATIENCE)
+                work(i)
+        except BaseException:
+            start.abort()
+            raise
 
     with ThreadPoolExecutor(len(works)) as pool:
-        for future in [pool.submit(repeat, work) for work in works]:
-            future.result()
+        futures = [pool.submit(repeat, work) for work in works]
+    errors = [error for future in futures if (error := future.exception())]
+    # The others found that one had given up.
+    for error in sorted(errors, key=is_broken_barrier):
+        raise error
+
+
+def is_broken_barrier(error: BaseException) -> bool:
+    return isinstance(error, threading.BrokenBarrierError)
 
 
 def check_readers_share(make_lock: LockMaker) -> None:

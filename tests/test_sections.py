@@ -19,10 +19,10 @@ from proxystore_local import guarded
 SOURCE = inspect.getsource(guarded)
 
 # The statements that acquire and release, and what they are compiled to.
-ACQUIRES = {'readers += _ONE': 'BINARY_OP', 'del gate[1]': 'DELETE_SUBSCR'}
+ACQUIRES = {'readers += (None,)': 'BINARY_OP', 'del gate[1]': 'DELETE_SUBSCR'}
 RELEASES = {
-    'readers += _ONE': ('del readers[0]', 'DELETE_SUBSCR'),
-    'del gate[1]': ('gate += _ONE', 'BINARY_OP'),
+    'readers += (None,)': ('del readers[0]', 'DELETE_SUBSCR'),
+    'del gate[1]': ('gate += (None,)', 'BINARY_OP'),
 }
 
 # Instructions that run code or let the interpreter do so, and those that leave
@@ -137,7 +137,7 @@ def test_no_section_calls_or_jumps_backward() -> None:
         ('(result,) = run', 'with run: result = 1', ''),
         ('return None', 'return print()', 'CALL'),
         ('del readers[0]', 'pass', 'RETURN'),
-        ('gate += _ONE', 'gate[0] = None', 'R'),
+        ('gate += (None,)', 'gate[0] = None', 'R'),
     ],
 )
 def test_a_section_that_breaks_the_rule_is_found(

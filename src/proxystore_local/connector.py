@@ -221,7 +221,7 @@ class LocalConnector:
                 'keys must be an iterable of keys, not '
                 f'{type(keys).__name__}; get() takes a single key.',
             )
-        return self._guard.get_batch(list(keys))
+        return self._guard.get_batch(tuple(keys))
 
     def new_key(self, obj: Buffer | None = None) -> LocalKey:
         """Create a new key. Nothing is stored.
@@ -250,9 +250,10 @@ class LocalConnector:
         Raises:
             TypeError: If the object is not bytes-like.
         """
-        value = obj if type(obj) is bytes else _as_bytes(obj)
+        if type(obj) is not bytes:
+            obj = _as_bytes(obj)
         key = mint()
-        self._guard.set(key, value)
+        self._guard.set(key, obj)
         return key
 
     def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
@@ -294,8 +295,9 @@ class LocalConnector:
             TypeError: If the object is not bytes-like, or the key not \
                 hashable.
         """
-        value = obj if type(obj) is bytes else _as_bytes(obj)
-        self._guard.set(key, value)
+        if type(obj) is not bytes:
+            obj = _as_bytes(obj)
+        self._guard.set(key, obj)
 
 
 def _as_bytes(obj: Buffer) -> bytes:

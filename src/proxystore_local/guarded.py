@@ -5,11 +5,11 @@
 # A lock is usually acquired by one call and released by another. Right after
 # a call, at a backward jump, and when a Python function is entered, CPython
 # lets others in: it switches threads, runs signal handlers, raises exceptions
-# that other threads have set and, since 3.12, collects garbage, which runs
-# finalizers (3.11 collects wherever an object is allocated). So all of these
-# happen while the lock is held. A finalizer that needs the lock of a Store,
-# whose holder waits for this lock, deadlocks. A thread that is switched away
-# makes all others queue. An exception between two calls leaves the lock held.
+# that other threads have set, and collects garbage, which runs finalizers. So
+# all of these happen while the lock is held. A finalizer that needs the lock
+# of a Store, whose holder waits for this lock, deadlocks. A thread that is
+# switched away makes all others queue. An exception between two calls leaves
+# the lock held.
 #
 # What does not work
 # ------------------
@@ -22,8 +22,8 @@
 # ------------
 # A critical section is the instructions between acquire and release:
 #
-#     read:   acquire: readers += _ONE    release: del readers[0]
-#     write:  acquire: del gate[1]        release: gate += _ONE
+#     read:   acquire: readers += (None,)   release: del readers[0]
+#     write:  acquire: del gate[1]          release: gate += (None,)
 #
 # and THE RULE is that no instruction between them is a call or a backward
 # jump, or runs Python code. Then, with a GIL, nothing happens between them: no
@@ -48,27 +48,33 @@
 #
 # Whoever cannot go on releases, sleeps, and starts over. A writer that found
 # readers leaves the dict closed meanwhile, so that no more come and it does
-# not starve; a reader that has slept long enough opens it.
+# not starve. If it does not come back, a reader opens the dict.
 #
-# Nothing inside may allocate what the collector tracks, as 3.11 would collect.
-# So iterators and lists are made before, a miss is found by `in` and not by a
-# KeyError, and on 3.11 a bad key is found before. Nor may a release fail:
-# lists give back memory as they shrink, but allocate only to grow, and `gate`
-# is never more than one item below what it has room for.
+# What else runs Python code, and is kept out:
+#
+# - The exception of a bad key: 3.11 collects garbage wherever it allocates an
+#   object, and 3.14 as it formats the message. So a key is hashed before; and
+#   a miss is found by `in`, and not by a KeyError.
+# - Other objects that the collector tracks: iterators and lists are made
+#   before.
+#
+# Nor may a release fail. `del` never allocates as long as one reader is inside
+# (more there are only without a GIL, where lists shrink in place), and `gate`
+# has room for its second item.
 #
 # The holes that remain
 # ---------------------
-# - A line tracer (pdb, sys.settrace(), sys.monitoring's LINE events) runs
-#   between two lines of a section. Others then find it held; a tracer that
-#   uses the same dict waits for itself, and one that raises there may leave
-#   it held. Profilers and tracers written in C do not do that.
-# - The same holds for a key whose class defines __hash__ or __eq__ in Python,
-#   and for objects with a __del__ that somebody else has put into the dict.
+# - Line tracers (pdb, sys.settrace(), events of sys.monitoring other than
+#   calls and returns) run between two lines of a section. Others then find it
+#   held; a tracer that uses the same dict waits for itself, and one that
+#   raises there may leave it held.
+# - So do keys whose class defines __hash__ or __eq__ in Python, what is called
+#   when a key of a class of one's own is freed, objects with a __del__ in a
+#   dict that was passed in, and the warnings of `python -b`.
 # - That CPython lets nobody in elsewhere is how it works, not a promise.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import starmap
 from time import sleep
@@ -77,18 +83,12 @@ from typing import TypeVar
 
 ResultT = TypeVar('ResultT')
 
-# What `+=` adds to acquire or release: an item, whatever it is.
-_ONE = (None,)
-
 # `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
 _NOTHING: dict[Any, Any] = {}
 
 # Seconds. As a rule only builds without a GIL wait, and threads that retry
 # more often slow down the one that is inside by more than they gain.
 _PAUSE = 0.002
-
-# 3.11 does so as it makes an exception, such as the one of a bad key.
-_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 
 
 class DictGuard:
@@ -107,6 +107,9 @@ class DictGuard:
 
     def __init__(self, store: dict[Any, bytes]) -> None:
         self.store = store
+
+    def renew(self) -> None:
+        """Replace the lock, in a forked child: its holders are not there."""
 
     def shared(
         self, operation: Callable[..., ResultT], *arguments: Any
@@ -136,10 +139,9 @@ class DictGuard:
         """Delete a key, if it is there."""
         self.exclusive(self.store.pop, key, None)
 
-    def get_batch(self, keys: list[Any]) -> list[bytes | None]:
+    def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         """Get the values of many keys at one moment."""
-        if _COLLECTS_ANYWHERE:
-            set().isdisjoint(keys)  # Hashes them all.
+        hash(keys)  # Raises TypeError as well.
         values: list[bytes | None] = []
         self.shared(values.extend, map(self.store.get, keys))
         return values
@@ -167,6 +169,10 @@ class DictGuard:
 class GuardedDict(DictGuard):
     """A dict and its reader-writer lock, as the comment above explains."""
 
+    # The operations on one key have sections of their own, for speed: they try
+    # once, and leave it to DictGuard to wait. (Not by super(): on 3.15 that
+    # costs 5 % of a get, even where it is not reached.)
+
     __slots__ = ('_closed', '_gate', '_readers')
 
     def __init__(self, store: dict[Any, bytes]) -> None:
@@ -182,10 +188,9 @@ class GuardedDict(DictGuard):
 
     def get(self, key: Any) -> bytes | None:
         """Get the value of a key, or `None`."""
-        if _COLLECTS_ANYWHERE:
-            key in _NOTHING  # noqa: B015
+        key in _NOTHING  # noqa: B015
         readers = self._readers
-        readers += _ONE
+        readers += (None,)
         try:
             if not self._closed:
                 store = self.store
@@ -194,76 +199,73 @@ class GuardedDict(DictGuard):
                 return None
         finally:
             del readers[0]
-        return super().get(key)
+        return DictGuard.get(self, key)
 
     def exists(self, key: Any) -> bool:
         """Check if there is a key."""
-        if _COLLECTS_ANYWHERE:
-            key in _NOTHING  # noqa: B015
+        key in _NOTHING  # noqa: B015
         readers = self._readers
-        readers += _ONE
+        readers += (None,)
         try:
             if not self._closed:
                 return key in self.store
         finally:
             del readers[0]
-        return super().exists(key)
+        return DictGuard.exists(self, key)
 
     def set(self, key: Any, value: bytes) -> None:
         """Set the value of a key."""
-        if _COLLECTS_ANYWHERE:
-            key in _NOTHING  # noqa: B015
-        gate, readers = self._gate, self._readers
+        key in _NOTHING  # noqa: B015
+        gate = self._gate
+        readers = self._readers
         try:
             del gate[1]
         except IndexError:
-            return super().set(key, value)
+            return DictGuard.set(self, key, value)
         try:
             self._closed = True
             readers += ()
             if not readers:
-                try:
-                    self.store[key] = value
-                    return None
-                finally:
-                    self._closed = False
+                self.store[key] = value
+                self._closed = False
+                return None
         finally:
-            gate += _ONE
-        return super().set(key, value)
+            gate += (None,)
+        return DictGuard.set(self, key, value)
 
     def evict(self, key: Any) -> None:
         """Delete a key, if it is there."""
-        if _COLLECTS_ANYWHERE:
-            key in _NOTHING  # noqa: B015
-        gate, readers = self._gate, self._readers
+        key in _NOTHING  # noqa: B015
+        gate = self._gate
+        readers = self._readers
         try:
             del gate[1]
         except IndexError:
-            return super().evict(key)
+            return DictGuard.evict(self, key)
         try:
             self._closed = True
             readers += ()
             if not readers:
-                try:
-                    store = self.store
-                    if key in store:
-                        del store[key]
-                    return None
-                finally:
-                    self._closed = False
+                store = self.store
+                if key in store:
+                    del store[key]
+                self._closed = False
+                return None
         finally:
-            gate += _ONE
-        return super().evict(key)
+            gate += (None,)
+        return DictGuard.evict(self, key)
 
     def shared(
         self, operation: Callable[..., ResultT], *arguments: Any
     ) -> ResultT:
         """Run a function in C that reads, beside others that read."""
         run = starmap(operation, (arguments,))
-        gate, readers = self._gate, self._readers
         pause = 0.0
+        drained = False
         while True:
-            readers += _ONE
+            # Anew each time: there may have been a fork meanwhile.
+            gate, readers = self._gate, self._readers
+            readers += (None,)
             try:
                 if not self._closed:
                     (result,) = run
@@ -271,8 +273,8 @@ class GuardedDict(DictGuard):
             finally:
                 del readers[0]
             sleep(pause)
-            if pause:
-                # Long enough for a writer that stepped back: open again.
+            if drained and not readers:
+                # No writer has come for a whole pause: open.
                 try:
                     del gate[1]
                 except IndexError:
@@ -280,7 +282,8 @@ class GuardedDict(DictGuard):
                 try:
                     self._closed = False
                 finally:
-                    gate += _ONE
+                    gate += (None,)
+            drained = pause > 0 and not readers
             pause = _PAUSE
 
     def exclusive(
@@ -288,9 +291,10 @@ class GuardedDict(DictGuard):
     ) -> ResultT:
         """Run a function in C that writes, alone."""
         run = starmap(operation, (arguments,))
-        gate, readers = self._gate, self._readers
         pause = 0.0
         while True:
+            # Anew each time: there may have been a fork meanwhile.
+            gate, readers = self._gate, self._readers
             try:
                 del gate[1]
             except IndexError:
@@ -300,12 +304,10 @@ class GuardedDict(DictGuard):
                     self._closed = True
                     readers += ()
                     if not readers:
-                        try:
-                            (result,) = run
-                            return result
-                        finally:
-                            self._closed = False
+                        (result,) = run
+                        self._closed = False
+                        return result
                 finally:
-                    gate += _ONE
+                    gate += (None,)
             sleep(pause)
             pause = _PAUSE

@@ -80,8 +80,7 @@ def _enter(guard: DictGuard) -> DictGuard:
 
 def _renew_guards() -> None:
     for entry in list(_guards.values()):
-        guard = entry()
-        if isinstance(guard, GuardedDict):
+        if guard := entry():
             guard.renew()
 
 

@@ -2,53 +2,43 @@
 
 frontrun runs a program under every schedule that could make a difference
 (dynamic partial-order reduction): it sees which objects the threads read and
-write, bytecode by bytecode, and which locks they take. What it cannot see is
-inside C. So the connector gets a dict whose operations are written in Python,
-in steps, and which tells when somebody is inside who should not be.
+write, bytecode by bytecode, but not what happens inside C. So the dict, and
+what its lock consists of, are replaced by classes that it sees into, and so is
+the sleep of threads that have to wait. Only these are shared, so the rest of
+the source is hidden from it, which saves most of the schedules.
 """
 
 from __future__ import annotations
 
-import dis
 import inspect
 import itertools
 import sys
 import threading
 import time
+from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from functools import partial
 from operator import call
 from operator import methodcaller
-from types import CodeType
 from types import ModuleType
-from types import SimpleNamespace
 from typing import Any
-from typing import TypeAlias
-from unittest import mock
 
 import frontrun
-from frontrun import _opcode_observer
-from frontrun._cooperative import get_context
 
-from proxystore_local import BigReaderLock
 from proxystore_local import connector
-from proxystore_local import LocalConnector
+from proxystore_local import guarded
 from proxystore_local import LocalKey
-from proxystore_local import locks
-from proxystore_local.locks import ReaderWriterLock
+from proxystore_local import registry
+from proxystore_local.guarded import DictGuard
 from tests.linearizability import Call
 from tests.linearizability import describe
 from tests.linearizability import linearize
 from tests.programs import CONTENTS
-from tests.programs import do
-from tests.programs import known_keys
+from tests.programs import KEYS
 from tests.programs import look
 from tests.programs import Program
 from tests.programs import show
@@ -57,182 +47,281 @@ from tests.programs import Step
 # Seconds that one schedule may take. All take milliseconds.
 RUN_PATIENCE = 20.0
 
-# How many dicts and locks an execution has in store for its lock to make.
-SPARE = 8
+# How often a thread may sleep without a cause to wake up. A reader that sleeps
+# so often opens the dict that a writer has left closed.
+FREE_SLEEPS = 3
+
+# How often a thread sleeps at most once it is alone: a reader opens the dict.
+LAST_SLEEPS = 3
 
 
-class SteppedDict(dict[LocalKey, bytes]):
-    """A dict in Python that frontrun sees into, and that detects intruders.
+def unseen(
+    module: ModuleType,
+    method: str = '',
+    *changes: tuple[str, str],
+) -> Any:
+    """Run a module again, as code that frontrun does not see into.
 
-    It stores in another dict, one key at a step. Who comes while another
-    thread writes fails, and who reads while another thread writes gets
-    nonsense.
+    It may take the turn from a thread wherever code that it sees uses an
+    attribute, a global name or an item, be it shared or not. With a bound it
+    tries nearly all of these places, one after the other.
+
+    Args:
+        module: Module to run.
+        method: A method, or a part of its source that is there once.
+        changes: What to replace in that part, and by what.
+
+    Returns:
+        The module that came of it.
     """
+    source = inspect.getsource(module)
+    if method:
+        assert source.count(method) == 1
+        changed = method
+        for old, new in changes:
+            assert old in changed
+            changed = changed.replace(old, new)
+        source = source.replace(method, changed)
+    made = ModuleType(module.__name__)
+    exec(compile(source, '<frozen>', 'exec'), vars(made))
+    return made
+
+
+# The turn can be taken where the methods below use an attribute, which is one
+# step. The rest of it is done by partials, which frontrun does not see into.
+# These are defaults, as global names would be places to take the turn, too.
+EXTEND = partial(list.extend)
+DELETE = partial(list.__delitem__)
+COUNT = partial(len)
+GET = partial(dict.get)
+SET_DEFAULT = partial(dict.setdefault)
+SET_ITEM = partial(dict.__setitem__)
+REMOVE_DEAD = partial(_remove_dead_weakref)
+
+
+class SteppedDict:
+    """A dict in Python that frontrun sees into, and that detects intruders."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.inner = dict(CONTENTS)
-        # Bound once, so that nobody but these calls is seen to use it.
-        self.inner_contains = self.inner.__contains__
-        self.inner_copy = self.inner.copy
-        self.inner_get = self.inner.get
-        self.inner_pop = self.inner.pop
-        self.inner_set = self.inner.__setitem__
-        # Who writes, and who has written.
-        self.writers: tuple[int | None, tuple[int, ...]] = (None, ())
-        # Does what finalizers do inside an operation.
-        self.finalize: Callable[[], object] | None = None
+        self.used = False
+        # How often a writer has come or gone. It is odd while one is inside.
+        version = [0]
+        self.hidden = (
+            partial(version.__getitem__, 0),
+            partial(version.__setitem__, 0),
+        )
 
-    def begin_write(self) -> int | None:
-        me = number()
-        outer, written = self.writers
-        assert outer in (None, me), 'a writer met a writer'
-        self.writers = (me, written)
-        if self.finalize:
-            self.finalize()
-        return outer
+    def read(self, operation: Callable[[], object]) -> Any:
+        version, _ = self.hidden
+        self.used  # noqa: B018
+        before = version()
+        found = operation()
+        self.used  # noqa: B018
+        assert version() == before, 'a writer came while a reader was inside'
+        assert not before % 2, 'a reader met a writer'
+        return found
 
-    def end_write(self, outer: int | None) -> None:
-        me = number()
-        writer, written = self.writers
-        assert writer == me, 'a writer came while another was inside'
-        self.writers = (outer, (*written, me))
-
-    def read(self, operation: Callable[[Any], object], key: Any) -> Any:
-        writer, before = self.writers
-        assert writer in (None, number()), 'a reader met a writer'
-        found = operation(key)
-        if self.finalize:
-            self.finalize()
-        _, after = self.writers
-        if after == before or {*after[len(before) :]} == {number()}:
-            return found
-        # Not an error: it may be known, so that the read runs again.
-        return 'a writer came while a reader was inside'
+    def write(self, operation: Callable[[], object]) -> None:
+        version, set_version = self.hidden
+        self.used = True
+        before = version()
+        assert not before % 2, 'a writer met a writer'
+        set_version(before + 1)
+        operation()
+        self.used = False
+        assert version() == before + 1, 'a writer came while one was inside'
+        set_version(before + 2)
 
     def __contains__(self, key: object) -> Any:
-        return self.read(self.inner_contains, key)
+        return self.read(partial(self.inner.__contains__, key))
 
-    # dict(self), which takes a snapshot, goes through these three.
-    def keys(self) -> Any:
-        return self.inner_copy().keys()
+    def __getitem__(self, key: LocalKey) -> Any:
+        return self.read(partial(self.inner.__getitem__, key))
 
-    def __iter__(self) -> Iterator[LocalKey]:
-        return iter(self.keys())
-
-    def __getitem__(self, key: LocalKey) -> bytes:
-        value: bytes = self.get(key, b'gone')
-        return value
-
-    def get(self, key: LocalKey, default: Any = None) -> Any:
-        value = self.read(self.inner_get, key)
-        return default if value is None else value
+    def get(self, key: LocalKey) -> Any:
+        return self.read(partial(self.inner.get, key))
 
     def __setitem__(self, key: LocalKey, value: bytes) -> None:
-        outer = self.begin_write()
-        self.inner_set(key, value)
-        self.end_write(outer)
+        self.write(partial(self.inner.__setitem__, key, value))
 
-    def update(self, other: dict[LocalKey, bytes]) -> None:  # type: ignore[override]
-        outer = self.begin_write()
-        for key, value in other.items():
-            self.inner_set(key, value)
-        self.end_write(outer)
+    def __delitem__(self, key: LocalKey) -> None:
+        self.write(partial(self.inner.__delitem__, key))
 
-    def pop(self, key: LocalKey, *default: Any) -> Any:
-        outer = self.begin_write()
-        value = self.inner_pop(key, *default)
-        self.end_write(outer)
-        return value
+    def pop(self, key: LocalKey, default: None) -> None:
+        self.write(partial(self.inner.pop, key, default))
+
+    def update(self, other: dict[LocalKey, bytes]) -> None:
+        self.write(partial(self.inner.update, other))
+
+    # What {}.update(self), which takes a snapshot, begins with.
+    def keys(self) -> Any:
+        return self.read(partial(list, self.inner))
 
 
-class VisibleLock:
-    """A lock that frontrun sees somebody is about to take.
+class SteppedList(list[None]):
+    """A list of the lock, each use of which is one step."""
 
-    Two threads that take a lock do not conflict by that alone in frontrun
-    0.7: it would never let the second one go first. They do by writing to an
-    attribute of the lock before.
+    used: object = None
+
+    def __iadd__(  # type: ignore[misc]
+        self,
+        items: Any,
+        extend: Any = EXTEND,
+    ) -> Any:
+        self.used = items
+        extend(self, items)
+        return self
+
+    def __delitem__(
+        self,
+        index: Any,
+        delete: Any = DELETE,
+    ) -> None:
+        self.used = index
+        delete(self, index)
+
+    def __bool__(self, count: Any = COUNT) -> bool:
+        self.used  # noqa: B018
+        return bool(count(self))
+
+
+def sleep(pause: float) -> None:
+    """Sleep as the thread's Sleeper does, in place of time.sleep()."""
+    own_sleeper().sleep()
+
+
+def stepped_guard(*changes: tuple[str, str], method: str = '') -> Any:
+    """Make GuardedDict, each step of whose lock frontrun sees.
+
+    This is the one place that uses the private names of the guard.
+
+    Args:
+        changes: Changes of its source, see `unseen()`.
+        method: Where these are.
+
+    Returns:
+        A subclass.
+    """
+    module = unseen(guarded, method, *changes)
+    module.sleep = sleep
+
+    class SteppedGuard(module.GuardedDict):  # type: ignore[misc,name-defined]
+        @property
+        def _closed(self) -> bool:
+            return self.closed
+
+        @_closed.setter
+        def _closed(self, value: bool) -> None:
+            self.closed = value
+
+        def renew(self) -> None:
+            super().renew()
+            self._gate: Any = SteppedList(self._gate)
+            self._readers: Any = SteppedList(self._readers)
+            # Slots, so that frontrun would not find them; see Execution.
+            self.reachable = self._gate, self._readers
+
+    return SteppedGuard
+
+
+def keyed_connector() -> Any:
+    """Make LocalConnector, whose puts store at known keys."""
+    module = unseen(connector)
+    module.mint = partial(KEYS.__getitem__, 0)
+    module.mint_batch = partial(lambda count: KEYS[:count])
+    return module.LocalConnector
+
+
+class Sleeper:
+    """How a thread sleeps, in a schedule that must have an end.
+
+    Its operation may wake up without a cause, but not for ever. Later it waits
+    until every other thread has ended or waits like that, too. Then it has to
+    go on: nobody is there who could hold it up.
+
+    Args:
+        thread: Its number.
+        busy: For each thread a lock that it holds until it ends.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.taker = 0
-        self.take = self.lock.acquire
+    def __init__(self, thread: int, busy: list[Any]) -> None:
+        self.own = busy[thread]
+        self.busy = busy
+        self.held: list[Any] = []
+        self.sleeps = 0
+        self.has_slept = False
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        take = self.take
-        self.taker = 1
-        return take(blocking, timeout)
+    def start(self) -> None:
+        """Start the thread."""
+        self.own.acquire()
+        self.held.append(self.own)
 
-    def release(self) -> None:
-        self.lock.release()
+    def sleep(self) -> None:
+        """Sleep, as the operation cannot go on."""
+        self.has_slept = True
+        self.sleeps += 1
+        if self.sleeps == FREE_SLEEPS + 1:
+            self.end()
+            # All in the same order, so without a deadlock.
+            for lock in self.busy:
+                lock.acquire()
+                self.held.append(lock)
+        assert self.sleeps <= FREE_SLEEPS + 1 + LAST_SLEEPS, 'waits for ever'
+
+    def end(self) -> None:
+        """End the thread."""
+        while self.held:
+            self.held.pop().release()
 
 
 def attempt(operation: Callable[[], object]) -> object:
     """Do an operation, and return what it returns or its error."""
     try:
         return operation()
-    except (AssertionError, KeyError) as error:
+    except (AssertionError, KeyError, IndexError) as error:
         return error
 
 
-# What each thread has for its own: its number in the program, instead of its
-# identity, and what makes its locks.
+# Of each thread its Sleeper. A partial, which frontrun does not see into.
 OWN = threading.local()
-number = partial(getattr, OWN, 'number', None)
+own_sleeper = partial(getattr, OWN, 'sleeper')
+
+
+GUARD = stepped_guard()
+CONNECTOR = keyed_connector()
 
 
 class Execution:
     """One run of a program, and the history of it.
 
-    frontrun may take the turn from a thread wherever our code uses an
-    attribute, a global name or an item, be it shared or not. The fewer such
-    places, the fewer schedules. So what threads do around an operation is
-    prepared before they start, and done by functions in C, which frontrun
-    does not see into.
+    What threads do around an operation is prepared before they start, and
+    done by functions in C, which frontrun does not see into.
 
     frontrun knows an object again in another run if it can be reached from
-    this one at the start, by attributes and items of lists and dicts. So what
-    our lock makes as it goes on, it gets from the spare ones here.
+    this one at the start, by attributes and items of lists and dicts.
 
     Args:
         program: What each thread does.
-        make_lock: Makes the connector's lock.
-        known: Threads that have passed the gate before, so that each has its
-            own lock already.
-        connected: There is a connector before the program starts. Else each
-            thread makes its own.
+        make_guard: Makes the guard of the dict.
     """
 
     def __init__(
         self,
         program: Program,
-        make_lock: Callable[[], ReaderWriterLock],
-        known: Collection[int],
-        connected: bool,
+        make_guard: Callable[[Any], DictGuard],
     ) -> None:
         self.store = SteppedDict()
-        registry_lock = RecyclingLock()
-        self.locks: list[Any] = [make_lock(), registry_lock]
-        locks._registry_lock = registry_lock
-        self.spare_locks = [
-            [VisibleLock() for _ in range(SPARE)] for _ in program
+        self.guard = make_guard(self.store)
+        self.connectors = [
+            CONNECTOR(include_data_in_config=True) for _ in range(2)
         ]
-        for thread in known:
-            self.locks[0]._entered[thread] = VisibleLock()
-        self.connectors: list[list[LocalConnector]] = [[] for _ in program]
-        if connected:
-            connectors = [
-                LocalConnector(
-                    self.store,
-                    include_data_in_config=True,
-                    lock=lock,
-                )
-                for lock in (self.locks[0], None)
-            ]
-            self.connectors = [connectors for _ in program]
+        for made in self.connectors:
+            made._guard = self.guard
         self.clock = itertools.count()
-        self.ticks: list[Callable[[], int]] = [partial(next, self.clock)]
+        self.tick: Callable[[], int] = partial(next, self.clock)
+        busy = [threading.Lock() for _ in program]
+        self.sleepers = [Sleeper(i, busy) for i in range(len(program))]
         # Of each thread, the steps and values of its operations, and of each
         # that is over the start, the result and the end.
         self.steps = [
@@ -243,101 +332,40 @@ class Execution:
             for thread, steps in enumerate(program)
         ]
         self.records: list[list[tuple[int, Any, int]]] = [[] for _ in program]
-        # Called as partials, since threads do not share what is in them.
-        finalizers: dict[int, Callable[[], object]] = {}
-        self.set_finalizer = partial(finalizers.__setitem__)
-        self.pop_finalizer = partial(finalizers.pop)
-        self.inside: list[Call] = []
-        if any(step.inside for steps in program for step in steps):
-            self.store.finalize = self.finalize
         for thread in range(len(program)):
             setattr(self, f'work_{thread}', self.prepare(thread))
 
     def prepare(self, thread: int) -> Callable[[], object]:
         """Make what does the work of a thread, from functions in C."""
-        operations = [
-            partial(attempt, self.bind(thread, step, value))
+        operations: list[Any] = [
+            partial(attempt, self.bind(step, value))
             for step, value in self.steps[thread]
         ]
-        starts = map(call, [self.start] * len(operations))
+        sleeper = self.sleepers[thread]
+        starts: Any = map(call, [self.start] * len(operations))
         timed = zip(starts, map(call, operations), self.clock)
-        make_rlock = partial(next, iter(self.spare_locks[thread]))
-        tasks = [
-            partial(setattr, OWN, 'number', thread),
-            partial(setattr, OWN, 'make_rlock', make_rlock),
+        tasks: list[Any] = [
+            partial(setattr, OWN, 'sleeper', sleeper),
+            sleeper.start,
             partial(self.records[thread].extend, timed),
+            sleeper.end,
         ]
         return partial(deque, map(call, tasks), 0)
 
-    def bind(
-        self,
-        thread: int,
-        step: Step,
-        value: bytes,
-    ) -> Callable[[], object]:
-        """Make what does a step of a thread, and no more if that can be."""
-        connectors = self.connectors[thread]
-        if step.name == 'connect':
-            return partial(self.connect, thread)
-        if not connectors or step.inside is not None:
-            return partial(self.do, thread, step, value)
-        method = getattr(connectors[step.second], step.name)
+    def bind(self, step: Step, value: bytes) -> Callable[[], object]:
+        """Make what does a step."""
+        method = getattr(self.connectors[step.second], step.name)
         return partial(method, *step.arguments(value))
 
     def start(self) -> int:
-        """Tell the time, for an operation that starts.
-
-        The turn can be taken just before, as an item is used.
-        """
-        return self.ticks[0]()
-
-    def connect(self, thread: int) -> None:
-        """Make the connector that a thread goes on with."""
-        made = LocalConnector(self.store, include_data_in_config=True)
-        self.connectors[thread].extend([made] * 2)
-
-    def do(self, thread: int, step: Step, value: bytes) -> object:
-        """Do a step of a thread."""
-        if step.inside is not None:
-            self.set_finalizer(
-                number(),
-                partial(
-                    self.do_inside,
-                    thread,
-                    step.inside,
-                    value + b'.inside',
-                ),
-            )
-        target = self.connectors[thread][step.second]
-        result: object = getattr(target, step.name)(*step.arguments(value))
-        return result
-
-    def do_inside(self, thread: int, step: Step, value: bytes) -> None:
-        """Do what a finalizer does, and record it."""
-        target = self.connectors[thread][step.second]
-        record = partial(self.inside.append)
-        record(do(thread, target, step, value, self.start))
-
-    def finalize(self) -> None:
-        """Do what a finalizer does inside an operation of a thread, once."""
-        self.pop_finalizer(number(), bool)()
-
-    def make_rlock(self) -> Any:
-        """Make a lock, in place of threading.RLock()."""
-        return OWN.make_rlock()
+        """Tell the time; the turn can be taken before."""
+        return self.tick()
 
     @property
     def history(self) -> list[Call]:
         """All calls, and what a look at the dict finds after them."""
         calls = [
-            Call(
-                thread,
-                step.name,
-                step.arguments(value),
-                result,
-                start,
-                end,
-            )
+            Call(thread, step.name, step.arguments(value), result, start, end)
             for thread, records in enumerate(self.records)
             for (step, value), (start, result, end) in zip(
                 self.steps[thread],
@@ -345,102 +373,7 @@ class Execution:
                 strict=False,
             )
         ]
-        found = look(self.store.inner, next(self.clock))
-        return [*calls, *self.inside, found]
-
-
-# A partial, so that frontrun does not see a second access.
-set_attribute = partial(object.__setattr__)
-
-
-class RecyclingLock(BigReaderLock):
-    """Our lock, that takes the dicts it makes from spare ones."""
-
-    def __init__(self) -> None:
-        self.spare: list[dict[int, Any]] = [{} for _ in range(SPARE)]
-        self.recycle = partial(next, iter(self.spare))
-        super().__init__()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == '_entered':
-            assert value == {}
-            value = self.recycle()
-        set_attribute(self, name, value)
-
-
-def stored_names(module: ModuleType) -> set[str]:
-    """Find what functions of a module store to, but for `__init__`.
-
-    Args:
-        module: Module to look into.
-
-    Returns:
-        Names of attributes and of global variables.
-    """
-    names: set[str] = set()
-    codes = [compile(inspect.getsource(module), module.__name__, 'exec')]
-    while codes:
-        code = codes.pop()
-        codes += [c for c in code.co_consts if isinstance(c, CodeType)]
-        if code.co_name not in ('<module>', '__init__'):
-            names |= {
-                instruction.argval
-                for instruction in dis.get_instructions(code)
-                if instruction.opname
-                in ('STORE_ATTR', 'DELETE_ATTR', 'STORE_GLOBAL')
-            }
-    return names
-
-
-@contextmanager
-def turns_where_it_matters() -> Iterator[None]:
-    """Let frontrun take the turn only where threads can conflict.
-
-    By itself it may take it before each use of an attribute, of a global name
-    or of a method in C. With a bound it tries nearly all of these places, one
-    after the other. But it is the same to take the turn before something that
-    conflicts with nobody or right after it. So it is not taken before names
-    that are read and that no function writes, nor before a call on an object
-    that cannot be reached from the program's state, such as a list that a
-    thread has just made.
-    """
-    # The turn is also taken before a lock is released, and before the dict
-    # becomes an argument.
-    written = {'release', '_store'}.union(
-        *map(stored_names, [connector, locks, sys.modules[__name__]]),
-    )
-    # Kept from one schedule to the next, which saves a third of the time.
-    instructions = cache(_opcode_observer._get_instructions)
-    is_shared = _opcode_observer._is_shared_opcode
-    might_report = _opcode_observer._call_might_report_access
-
-    def is_place(code: CodeType, offset: int) -> bool:
-        if not is_shared(code, offset):
-            return False
-        instruction = instructions(code)[offset]
-        return (
-            instruction.opname not in ('LOAD_ATTR', 'LOAD_GLOBAL')
-            or instruction.argval in written
-        )
-
-    def is_call_place(shadow: _opcode_observer.ShadowStack, argc: int) -> bool:
-        context = get_context()
-        if context is None or not might_report(shadow, argc):
-            return False
-        is_reachable = context[0]._stable_ids.is_preregistered
-        return any(
-            is_reachable(item) or is_reachable(getattr(item, '__self__', None))
-            for item in shadow.stack[-argc - 3 :]
-            if item is not None
-        )
-
-    with mock.patch.multiple(
-        _opcode_observer,
-        _get_instructions=instructions,
-        _is_shared_opcode=is_place,
-        _call_might_report_access=is_call_place,
-    ):
-        yield
+        return [*calls, look(self.store.inner, next(self.clock))]
 
 
 @contextmanager
@@ -458,50 +391,29 @@ def no_other_turns() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-# The results of all operations, and which were over before which began.
-Outcome: TypeAlias = tuple[str, frozenset[tuple[int, int]]]
-
-
 @dataclass(frozen=True)
 class Explored:
     """What came of an exploration.
 
     Attributes:
         schedules: How many schedules were run.
-        outcomes: What came of them, each once.
+        late: Threads that had to wait in some schedule.
         failure: What the first one that failed did, or `None` if none did.
     """
 
     schedules: int
-    outcomes: frozenset[Outcome]
+    late: frozenset[int]
     failure: str | None
-
-
-def outcome(history: list[Call]) -> Outcome:
-    """Tell what can be known of a history without a clock."""
-    calls = sorted(history, key=lambda call: (call.thread, call.start))
-    before = frozenset(
-        (one, other)
-        for one, other in itertools.permutations(range(len(calls)), 2)
-        if calls[one].end < calls[other].start
-    )
-    return repr([call.result for call in calls]), before
 
 
 def explore(
     program: Program,
     bound: int | None = None,
     *,
-    make_lock: Callable[[], ReaderWriterLock] = RecyclingLock,
-    known: Collection[int] = (),
-    connected: bool = True,
-    everywhere: bool = False,
+    make_guard: Callable[[Any], DictGuard] = GUARD,
     patience: float = 600,
-    **changed: Any,
 ) -> Explored:
     """Run a program under every schedule, until one fails.
-
-    Puts store at known keys meanwhile.
 
     A schedule fails if its history is not linearizable, if an operation raises
     or if threads wait for each other for good.
@@ -510,13 +422,8 @@ def explore(
         program: What each thread does.
         bound: How often a schedule may take the turn from a thread that could
             go on; `None` is any number of times.
-        make_lock: Makes the connector's lock.
-        known: Threads that have passed the gate of the lock before.
-        connected: There is a connector before the program starts.
-        everywhere: The turn is also taken where it does not matter. So it is,
-            too, if the program makes connectors, as those are written then.
+        make_guard: Makes the guard of the dict.
         patience: Seconds that it may take.
-        changed: Names in `proxystore_local.locks`, and what to set them to.
 
     Returns:
         How many schedules there were, and the first that failed.
@@ -525,51 +432,31 @@ def explore(
         AssertionError: If it took longer, so that not all was explored.
     """
     last: list[Execution] = []
-    outcomes: set[Outcome] = set()
+    late: set[int] = set()
 
     def setup() -> Execution:
-        visible.RLock = VisibleLock
-        last[:] = [Execution(program, make_lock, known, connected)]
-        visible.RLock = last[0].make_rlock
+        last[:] = [Execution(program, make_guard)]
         return last[0]
 
-    def worker(thread: int) -> Callable[[Execution], object]:
-        # In C.
-        return methodcaller(f'work_{thread}')
-
     def holds(execution: Execution) -> bool:
-        history = execution.history
-        outcomes.add(outcome(history))
-        return linearize(history, CONTENTS) is not None
+        late.update(
+            thread
+            for thread, sleeper in enumerate(execution.sleepers)
+            if sleeper.has_slept
+        )
+        return linearize(execution.history, CONTENTS) is not None
 
-    # Time stands still, as the outcome must depend on the schedule alone.
-    changed = {
-        'monotonic': float,
-        'sleep': bool,
-        'get_ident': number,
-        **changed,
-    }
-    visible = SimpleNamespace(RLock=VisibleLock, get_ident=number)
     start = time.monotonic()
-    with (
-        no_other_turns(),
-        turns_where_it_matters()
-        if connected and not everywhere
-        else nullcontext(),
-        mock.patch.multiple(locks, threading=visible, **changed),
-        mock.patch.object(locks, '_registry_lock', locks._registry_lock),
-        known_keys(),
-    ):
+    with no_other_turns():
         result = frontrun.explore(
             setup,
-            [worker(thread) for thread in range(len(program))],
+            [methodcaller(f'work_{i}') for i in range(len(program))],
             holds,
             preemption_bound=bound,
             total_timeout=patience,
             timeout_per_run=RUN_PATIENCE,
             detect_io=False,
             reproduce_on_failure=0,
-            trace_packages=['proxystore_local*'],
         )
     hangs = 'timed out' in (result.inconclusive_reason or '')
     if hangs or result.property_holds is False:
@@ -578,10 +465,99 @@ def explore(
             f'{describe(last[0].history)}\n'
             f'{result.explanation or result.inconclusive_reason}'
         )
-        return Explored(result.num_explored, frozenset(outcomes), failure)
+        return Explored(result.num_explored, frozenset(late), failure)
     assert result.property_holds, result.inconclusive_reason
     assert time.monotonic() - start < patience, (
         f'{show(program)}: {result.num_explored} schedules in {patience} s, '
         'and there are more'
     )
-    return Explored(result.num_explored, frozenset(outcomes), None)
+    return Explored(result.num_explored, frozenset(late), None)
+
+
+class SteppedRegistry(dict[int, Any]):
+    """The registry's dict, each use of which is one step."""
+
+    used: object = None
+
+    def get(self, key: int, get: Any = GET) -> Any:
+        self.used  # noqa: B018
+        return get(self, key)
+
+    def setdefault(  # type: ignore[override]
+        self,
+        key: int,
+        entry: Any,
+        setdefault: Any = SET_DEFAULT,
+    ) -> Any:
+        self.used = entry
+        return setdefault(self, key, entry)
+
+    def __setitem__(
+        self,
+        key: int,
+        entry: Any,
+        set_item: Any = SET_ITEM,
+    ) -> None:
+        self.used = entry
+        set_item(self, key, entry)
+
+    @staticmethod
+    def remove_dead(
+        guards: Any,
+        key: int,
+        remove: Any = REMOVE_DEAD,
+    ) -> None:
+        guards.used = key
+        remove(guards, key)
+
+
+class FirstGuards:
+    """Threads that ask for the guard of a dict that has none yet.
+
+    The first thread drops its first one, so that the others may find a dead
+    entry in the registry.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.guards = module._guards = SteppedRegistry()
+        module._remove_dead_weakref = self.guards.remove_dead
+        self.store: dict[Any, bytes] = {}
+        self.found: list[object] = []
+        self.guard = partial(module.guard, self.store)
+        self.keep = partial(self.found.append)
+
+    def drop_and_ask(self) -> None:
+        guard, keep = self.guard, self.keep
+        guard()
+        keep(guard())
+
+    def ask(self) -> None:
+        guard, keep = self.guard, self.keep
+        keep(guard())
+
+    def share(self) -> bool:
+        entries = [entry() for entry in self.guards.values()]
+        return len({*self.found}) == 1 and entries == self.found[:1]
+
+
+def explore_first_guards(*changes: tuple[str, str]) -> Explored:
+    """Let threads ask for the guard of one dict under every schedule.
+
+    Args:
+        changes: Changes of the source of `registry._enter()`.
+
+    Returns:
+        How many schedules there were, and the first that failed.
+    """
+    module = unseen(registry, inspect.getsource(registry._enter), *changes)
+    with no_other_turns():
+        result = frontrun.explore(
+            partial(FirstGuards, module),
+            [FirstGuards.drop_and_ask, FirstGuards.ask],
+            FirstGuards.share,
+            timeout_per_run=RUN_PATIENCE,
+            detect_io=False,
+            reproduce_on_failure=0,
+        )
+    failure = None if result.property_holds else str(result.explanation)
+    return Explored(result.num_explored, frozenset(), failure)

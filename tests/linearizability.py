@@ -29,8 +29,7 @@ class Call:
 
     Attributes:
         thread: Who called it.
-        name: Name of the connector's method; or `connect`, for a new
-            connector on the same dict.
+        name: Name of the connector's method.
         arguments: What it was called with.
         result: What it returned; or the exception that it raised, which is
             never right.
@@ -87,8 +86,6 @@ def apply(call: Call, model: dict[LocalKey, bytes]) -> bool:
             result = {'include_data_in_config': True, 'store_dict': model}
         case '__len__', ():
             result = len(model)
-        case 'connect', ():
-            pass
         case _:
             raise ValueError(f'expected a call of a connector, not {call}')
     return bool(call.result == result)

@@ -5,28 +5,44 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
 from time import sleep
 from typing import Any
-from unittest import mock
 
 import hypothesis.strategies as st
 
-from proxystore_local import connector
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from tests.harness import SteppingDict
+from tests.harness import hooked
+from tests.harness import minted
 from tests.linearizability import Call
 
 # The dict of a program has these two keys at the start.
 KEYS = [LocalKey('a'), LocalKey('b')]
 CONTENTS = {KEYS[0]: b'a0', KEYS[1]: b'b0'}
+
+
+class YieldingKeys(Sequence[LocalKey]):
+    """The same keys; where one is compared, a thread offers its turn.
+
+    They are made anew at each use, since a key in the dict is not compared
+    with itself.
+    """
+
+    def __len__(self) -> int:
+        return len(KEYS)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [*self][index]
+        return hooked(KEYS[index], partial(sleep, 0))
+
+
+YIELDING = YieldingKeys()
 
 # Seconds that a run may take. It takes milliseconds.
 PATIENCE = 30
@@ -40,31 +56,37 @@ class Step:
     """An operation in a program.
 
     Attributes:
-        name: Name of the connector's method; or `connect`, for a new
-            connector on the same dict, which the thread goes on with.
+        name: Name of the connector's method.
         key: Index in KEYS, of operations that are on one key.
         second: Done by another connector on the same dict.
-        inside: What a finalizer does in the middle of this operation.
     """
 
     name: str
     key: int = 0
     second: bool = False
-    inside: Step | None = None
 
-    def arguments(self, value: bytes) -> tuple[Any, ...]:
-        """What to call the method with, so that it writes a value."""
+    def arguments(
+        self,
+        value: bytes,
+        keys: Sequence[LocalKey] = KEYS,
+    ) -> tuple[Any, ...]:
+        """What to call the method with, so that it writes a value.
+
+        Args:
+            value: The value.
+            keys: Keys that equal KEYS.
+        """
         match self.name:
             case 'get' | 'exists' | 'evict':
-                return (KEYS[self.key],)
+                return (keys[self.key],)
             case 'set':
-                return (KEYS[self.key], value)
+                return (keys[self.key], value)
             case 'put':
                 return (value,)
             case 'put_batch':
-                return ([value] * len(KEYS),)
+                return ([value] * len(keys),)
             case 'get_batch':
-                return (KEYS,)
+                return (keys,)
             case _:
                 return ()
 
@@ -72,9 +94,7 @@ class Step:
         text = self.name
         if self.name in ('get', 'exists', 'set', 'evict'):
             text += f'({KEYS[self.key].id})'
-        if self.second:
-            text = f'second.{text}'
-        return text if self.inside is None else f'{text}[{self.inside}]'
+        return f'second.{text}' if self.second else text
 
 
 # A program: what each of its threads does, step by step.
@@ -107,29 +127,6 @@ def programs(most_steps: int) -> st.SearchStrategy[Program]:
     )
 
 
-def yielding_dict() -> SteppingDict:
-    """Make a dict of CONTENTS, where a thread offers its turn at each step."""
-    store = SteppingDict()
-    store.update(CONTENTS)
-    store.hook = partial(sleep, 0)
-    return store
-
-
-@contextmanager
-def known_keys() -> Iterator[None]:
-    """Let a put store at the first of KEYS, and a put_batch at them all.
-
-    Threads that know where another one puts see more of it than those who
-    wait to be told.
-    """
-    with mock.patch.multiple(
-        connector,
-        mint=lambda: KEYS[0],
-        mint_batch=lambda count: list(itertools.islice(KEYS, count)),
-    ):
-        yield
-
-
 def do(
     thread: int,
     target: LocalConnector,
@@ -149,7 +146,7 @@ def do(
     Returns:
         The call of the connector.
     """
-    arguments = step.arguments(value)
+    arguments = step.arguments(value, YIELDING)
     method = getattr(target, step.name)
     start = clock()
     try:
@@ -195,7 +192,7 @@ def run_on_threads(
         threading.Thread(target=work, args=(thread,), daemon=True)
         for thread in range(len(program))
     ]
-    with known_keys():
+    with minted(YIELDING):
         for worker in threads:
             worker.start()
         for worker in threads:

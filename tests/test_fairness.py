@@ -12,6 +12,7 @@ import pytest
 from proxystore_local import LocalConnector
 from proxystore_local.guarded import GuardedDict
 from tests.checks import A
+from tests.checks import OPERATIONS
 from tests.harness import hooked
 from tests.harness import once
 from tests.harness import PATIENCE
@@ -52,6 +53,18 @@ def test_one_thread_is_reached_among_many_that_never_pause(
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize('second', OPERATIONS)
+@pytest.mark.parametrize('first', OPERATIONS)
+def test_nobody_waits_for_nobody(first: str, second: str) -> None:
+    def fail() -> None:
+        raise AssertionError(f'{second} waits after {first}')
+
+    connector = LocalConnector({A: b'0'}, include_data_in_config=True)
+    with reported_waits(fail, threading.Event()):
+        OPERATIONS[first](connector)
+        OPERATIONS[second](connector)
 
 
 @pytest.mark.timeout(60)

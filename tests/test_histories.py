@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -13,18 +12,18 @@ import pytest
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from tests.harness import LOCKS
+from tests.harness import minted
 from tests.harness import NoLock
 from tests.linearizability import assert_linearizable
 from tests.linearizability import Call
 from tests.programs import CONTENTS
 from tests.programs import do
-from tests.programs import known_keys
 from tests.programs import look
 from tests.programs import PATIENCE
 from tests.programs import READS
 from tests.programs import Step
 from tests.programs import WRITES
-from tests.programs import yielding_dict
+from tests.programs import YIELDING
 
 THREADS = 4
 # A window is what the threads do between two moments at which none does
@@ -33,10 +32,12 @@ WINDOWS = 300
 STEPS = 4  # Of each thread, in a window.
 
 
-def record(connectors: list[LocalConnector]) -> list[list[Call]]:
+def record(
+    store: dict[LocalKey, bytes],
+    connectors: list[LocalConnector],
+) -> list[list[Call]]:
     """Let threads do random steps, and record them, window by window."""
     windows: list[list[Call]] = [[] for _ in range(WINDOWS)]
-    contents = connectors[0]._store
     barrier = threading.Barrier(THREADS)
 
     def work(thread: int) -> None:
@@ -53,7 +54,7 @@ def record(connectors: list[LocalConnector]) -> list[list[Call]]:
                 target = draw.choice(connectors)
                 calls.append(do(thread, target, step, value, perf_counter_ns))
             if barrier.wait(PATIENCE) == 0:
-                windows[window].append(look(contents, perf_counter_ns()))
+                windows[window].append(look(store, perf_counter_ns()))
             barrier.wait(PATIENCE)
             histories[thread].append(calls)
 
@@ -62,7 +63,7 @@ def record(connectors: list[LocalConnector]) -> list[list[Call]]:
         threading.Thread(target=work, args=(thread,), daemon=True)
         for thread in range(THREADS)
     ]
-    with known_keys():
+    with minted(YIELDING):
         for worker in threads:
             worker.start()
         for worker in threads:
@@ -73,8 +74,10 @@ def record(connectors: list[LocalConnector]) -> list[list[Call]]:
     return windows
 
 
-def check(store: dict[LocalKey, bytes], lock: Any) -> None:
+def check(lock: Any) -> None:
+    store = dict(CONTENTS)
     windows = record(
+        store,
         [
             LocalConnector(store, include_data_in_config=True, lock=lock),
             LocalConnector(store, include_data_in_config=True),
@@ -86,17 +89,13 @@ def check(store: dict[LocalKey, bytes], lock: Any) -> None:
         contents = window[0].result['store_dict']
 
 
-@pytest.mark.parametrize('make_store', [CONTENTS.copy, yielding_dict])
 @pytest.mark.parametrize('lock', LOCKS)
 @pytest.mark.usefixtures('tiny_switch_interval')
-def test_histories_of_threads_are_linearizable(
-    lock: str,
-    make_store: Callable[[], dict[LocalKey, bytes]],
-) -> None:
-    check(make_store(), LOCKS[lock]())
+def test_histories_of_threads_are_linearizable(lock: str) -> None:
+    check(LOCKS[lock]())
 
 
 @pytest.mark.usefixtures('tiny_switch_interval')
 def test_histories_of_threads_without_a_lock_are_not() -> None:
     with pytest.raises(AssertionError, match='not linearizable'):
-        check(yielding_dict(), NoLock())
+        check(NoLock())

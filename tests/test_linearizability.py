@@ -67,7 +67,6 @@ GOOD = {
         call('evict', B, at=(12, 13)),
         call('get_batch', [B, A], result=[None, b'2'], at=(14, 15)),
         call('__len__', result=2, at=(16, 17)),
-        call('connect', at=(18, 19)),
         call(
             'config',
             result={

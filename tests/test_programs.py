@@ -18,7 +18,6 @@ from tests.programs import Program
 from tests.programs import programs
 from tests.programs import run_on_threads
 from tests.programs import Step
-from tests.programs import yielding_dict
 
 # How often each program runs.
 RUNS = 3
@@ -27,7 +26,7 @@ RUNS = 3
 def run(program: Program, lock: Any = None, runs: int = RUNS) -> None:
     """Run a program a few times."""
     for _ in range(runs):
-        store = yielding_dict()
+        store = dict(CONTENTS)
         first = LocalConnector(store, include_data_in_config=True, lock=lock)
         second = LocalConnector(store, include_data_in_config=True)
         history = run_on_threads(program, [first, second])

@@ -18,6 +18,7 @@ import json
 import os
 import queue
 import random
+import select
 import signal
 import sys
 import threading
@@ -28,14 +29,16 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from tests.harness import hooked
 from tests.harness import LOCKS
 from tests.harness import NoLock
-from tests.harness import SteppingDict
 
 # Seconds that a storm may take longer than it was told to, before it counts
 # as hanging.
@@ -45,6 +48,8 @@ BUSY_THREADS = 4
 BATCH_SIZE = 5
 ALL_LOCKS = LOCKS | {'NoLock': NoLock}
 FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
+# Seconds after which a child counts as hanging. Without a GIL some do.
+CHILD_PATIENCE = 4 if FREE_THREADED else PATIENCE * 0.75
 
 counts: Counter[str] = Counter()
 
@@ -81,33 +86,26 @@ class Worker:
     """Runs every operation, and knows exactly what must come of it.
 
     An operation is logged before it starts and when it has returned, so after
-    an interrupt there is at most one of which it is not known whether it took
-    place. Keys and values are the worker's own, so that other threads do not
+    an interrupt there is at most one of which it is not known whether it was
+    done. Keys and values are the worker's own, so that other threads do not
     change what it must find. An interrupt may come anywhere: what the worker
     knows is changed at one stroke, in settle().
 
     Args:
-        connector: Connector to work on.
+        storm: What it works in.
         name: Prefix of all its values.
-        connects: Make more connectors, too.
     """
 
-    def __init__(
-        self,
-        connector: LocalConnector,
-        name: str,
-        *,
-        connects: bool = True,
-    ) -> None:
-        self.connector = connector
-        self.connects = connects
+    def __init__(self, storm: Storm, name: str) -> None:
+        self.storm = storm
+        self.connector = storm.connector
         self.second = LocalConnector(
-            connector._store,
+            storm.store,
             include_data_in_config=True,
         )
         self.name = name.encode()
         self.random = random.Random(name)
-        self.keys = [connector.new_key() for _ in range(4)]
+        self.keys = [self.connector.new_key() for _ in range(4)]
         self.model: dict[LocalKey, bytes] = {}
         self.log: list[Any] = []
         self.number = 0
@@ -144,7 +142,7 @@ class Worker:
             log(connector.exists(key))
         elif kind == 'get_batch':
             log((kind,))
-            first, second = ORDERED
+            first, second = self.storm.ordered
             log(connector.get_batch([first, *self.keys, second]))
         elif kind == 'config':
             log((kind,))
@@ -154,7 +152,7 @@ class Worker:
             log(len(connector))
         else:
             log((kind,))
-            log(LocalConnector(connector._store))
+            log(LocalConnector(self.storm.store))
 
     def evict(self, key: LocalKey) -> None:
         self.log.append(('evict', key))
@@ -169,11 +167,13 @@ class Worker:
             if key not in self.keys:  # It was put the last time.
                 self.evict(key)
         kinds = ['put', 'put_batch', 'set', 'evict', 'get', 'exists']
-        kinds += ['set', 'get', 'get_batch', 'config', 'len']
-        kinds += ['connect'] * self.connects
+        kinds += ['set', 'get', 'get_batch', 'config', 'len', 'connect']
         self.random.shuffle(kinds)
         for kind in kinds:
-            self.step(kind)
+            if self.storm.littering:
+                litter()
+            with self.storm.beside:
+                self.step(kind)
         self.settle()
 
     def work_until_interrupted(self, arm: Callable[[], object]) -> None:
@@ -287,59 +287,44 @@ def make_batches(connector: LocalConnector, stop: threading.Event) -> None:
         connector.evict(key)
 
 
-class HookedDict(dict[LocalKey, bytes]):
-    """A dict that calls a hook in the middle of a write.
-
-    So that what a plain dict leaves to chance happens inside writes for sure.
-    Its get() is in Python, so that threads switch between two of a batch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hook: Callable[[], object] = lambda: None
-
-    def __setitem__(self, key: LocalKey, value: bytes) -> None:
-        super().__setitem__(key, value)
-        self.hook()
-
-    def get(self, key: LocalKey, default: Any = None) -> Any:
-        return super().get(key, default)
-
-    def pop(self, *arguments: Any) -> Any:
-        value = super().pop(*arguments)
-        self.hook()
-        return value
-
-
 class Storm:
     """A connector, busy threads on it, and the audit in the end."""
 
-    def __init__(self, storm: str, lock: str, seconds: float) -> None:
-        self.lock = lock
-        self.hooked = HookedDict()
-        self.connector = LocalConnector(
-            self.hooked if storm in ('finalizers', 'handlers', 'soak') else {},
-            lock=ALL_LOCKS[lock](),
-        )
+    def __init__(self, lock: str, seconds: float) -> None:
+        self.store: dict[LocalKey, bytes] = {}
+        self.connector = LocalConnector(self.store, lock=ALL_LOCKS[lock]())
+        self.ordered = ORDERED
+        if lock != 'default':
+            # So that others come in while one is read. With the default lock
+            # nobody else may do that.
+            first, second = ORDERED
+            self.ordered = (first, hooked(second, self.let_in))
+        # A lock that threads hold while they use the connector, and that
+        # finalizers and handlers need as well, as that of a Store.
+        self.beside: AbstractContextManager[object] = nullcontext()
+        self.littering = False
+        self.handling = False
         self.stop = threading.Event()
         self.begin = time.monotonic()
         self.end = self.begin + seconds
         self.failures: list[BaseException] = []
         self.workers: list[Worker] = []
         self.threads: list[threading.Thread] = []
-        here.inside = self.worker_inside('main')
+        here.inside = self.worker('inside-main')
 
-    def worker(self, name: str, *, connects: bool = True) -> Worker:
-        self.workers.append(Worker(self.connector, name, connects=connects))
+    def let_in(self) -> None:
+        """Let others in, in the middle of a batch."""
+        time.sleep(0)
+        if self.littering:
+            litter()
+            gc.collect(0)
+        if self.handling:
+            self.handling = False
+            signal.raise_signal(signal.SIGALRM)
+
+    def worker(self, name: str) -> Worker:
+        self.workers.append(Worker(self, name))
         return self.workers[-1]
-
-    def worker_inside(self, name: str) -> Worker:
-        """Make a worker for what comes in the middle of operations.
-
-        It makes no connectors. What knows which dict has which lock is in
-        effect one more connector, and two crosswise may wait for good.
-        """
-        return self.worker(f'inside-{name}', connects=False)
 
     def on(self) -> bool:
         return time.monotonic() < self.end and not self.failures
@@ -357,7 +342,7 @@ class Storm:
         *arguments: Any,
     ) -> threading.Thread:
         """Start a thread whose exception is the storm's."""
-        inside = self.worker_inside(f'thread-{len(self.threads)}')
+        inside = self.worker(f'inside-thread-{len(self.threads)}')
         thread = threading.Thread(
             target=self.run,
             args=(inside, work, *arguments),
@@ -426,7 +411,7 @@ class Storm:
         implied = Counter(
             item for worker in self.workers for item in worker.model.items()
         )
-        found = Counter(dict(self.connector._store).items())
+        found = Counter(self.store.items())
         assert found == implied, f'{found - implied} and not {implied - found}'
         assert len(self.connector) == found.total()
 
@@ -489,33 +474,23 @@ def start_interrupted(storm: Storm) -> list[threading.Thread]:
 
 
 def handlers(storm: Storm) -> None:
-    """A signal handler uses the connector, inside any operation."""
+    """A signal handler uses the connector and a lock, inside any operation."""
+    storm.beside = threading.RLock()
     inside = storm.worker('handler')
-    depth = 0
 
     def handler(*_: object) -> None:
-        nonlocal depth
-        if depth == 0:
-            depth += 1
-            inside.work()
-            depth -= 1
-            inside.counts['handlers'] += 1
+        inside.work()
+        inside.counts['handlers'] += 1
         set_alarm(inside.random)
-
-    def hook() -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.raise_signal(signal.SIGALRM)
 
     outside = storm.worker('handled')
     signal.signal(signal.SIGALRM, handler)
-    storm.hooked.hook = hook
     with storm.busy():
-        signal.setitimer(signal.ITIMER_REAL, 100e-6)
+        set_alarm(inside.random)
         while storm.on():
+            storm.handling = True
             outside.work()
-        storm.hooked.hook = lambda: None
-        signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 class Litter:
@@ -552,7 +527,6 @@ def finalize(_: object = None) -> None:
 def come_and_go(storm: Storm, visitor: Worker, inside: Worker) -> None:
     """Start threads that do a few of each operation, one after the other."""
     for _ in storm.rounds():
-        litter()
         thread = threading.Thread(
             target=storm.run,
             args=(inside, visitor.work),
@@ -564,32 +538,21 @@ def come_and_go(storm: Storm, visitor: Worker, inside: Worker) -> None:
 
 def finalizers(storm: Storm) -> None:
     """The garbage collector finalizes all the time, as threads come and go."""
+    storm.beside = threading.RLock()
+    storm.littering = True
     collect_often()
-    me = storm.worker('littering')
-    writes = itertools.count()
-
-    def hook() -> None:
-        if next(writes) % 10 == 0:
-            litter()
-            gc.collect(0)
-
-    storm.hooked.hook = hook
     with storm.busy():
-        storm.start(
-            come_and_go,
+        come_and_go(
             storm,
             storm.worker('visitor'),
-            storm.worker_inside('visitor'),
+            storm.worker('inside-visitor'),
         )
-        while storm.on():
-            litter()
-            me.work()
-    storm.hooked.hook = lambda: None
 
 
 def collect_often() -> None:
     # Free-threaded builds wait for more garbage, unless the second is 0.
-    gc.set_threshold(3, 0 if FREE_THREADED else 10)
+    gc.set_threshold(10, 0 if FREE_THREADED else 10)
+    gc.freeze()  # So that a collection takes no longer than an operation.
 
 
 def forks(storm: Storm) -> None:
@@ -622,7 +585,7 @@ def fork(storm: Storm, inspector: Worker) -> None:
             # A child that hangs ends with this signal, and says where: to the
             # descriptor, since somebody may have been writing to sys.stderr.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(PATIENCE / 2))
+            signal.alarm(int(CHILD_PATIENCE / 1.5) or 1)
             faulthandler.register(signal.SIGALRM, 2, chain=True)
             inspector.work()
             key = connector.put(b'child')
@@ -637,55 +600,21 @@ def fork(storm: Storm, inspector: Worker) -> None:
             os._exit(code)
     os.close(writing)
     mine = {connector.new_key().id for _ in range(3)}
+    if not select.select([reading], [], [], CHILD_PATIENCE)[0]:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     theirs = os.read(reading, 100).decode()
     os.close(reading)
+    if FREE_THREADED and os.WIFSIGNALED(status):
+        # A dict or list that another thread was about to change stays locked
+        # inside, in the child, in CPython itself.
+        inspector.counts['hung children'] += 1
+        return
     assert status == 0, f'the child ended with status {status}'
     assert theirs
     assert theirs not in mine
     inspector.work()
     inspector.counts['forks'] += 1
-
-
-def readers(storm: Storm) -> None:
-    """Readers who leave the dict only when another is inside, and a writer.
-
-    So a lock that lets readers in while a writer waits is never free. One
-    that keeps them out has them leave after a moment.
-    """
-    inside = 0
-    changed = threading.Condition()
-
-    def linger() -> None:
-        nonlocal inside
-        if threading.current_thread() is threading.main_thread():
-            return
-        with changed:
-            inside += 1
-            changed.notify_all()
-            changed.wait_for(lambda: inside > 1, timeout=0.5)
-            inside -= 1
-
-    connector = LocalConnector(
-        SteppingDict(hook=linger),
-        lock=ALL_LOCKS[storm.lock](),
-    )
-    key = connector.new_key()
-
-    def read() -> None:
-        connector.get(key)
-        start.wait()
-        while not storm.stop.is_set():
-            connector.get(key)
-
-    start = threading.Barrier(9)
-    for _ in range(8):
-        storm.start(read)
-    start.wait()
-    while storm.on():
-        connector.set(key, b'')
-        counts['writes'] += 1
-    storm.stop.set()
 
 
 def soak(storm: Storm) -> None:
@@ -694,10 +623,10 @@ def soak(storm: Storm) -> None:
     A handler uses the connector, and is itself interrupted, or it raises.
     Finalizers are interrupted as well.
     """
+    storm.littering = True
     collect_often()
-    gc.freeze()  # So that a collection takes no longer than an operation.
     me = storm.worker('main')
-    idle = [storm.worker_inside(f'handler-{i}') for i in range(2)]
+    idle = [storm.worker(f'handler-{i}') for i in range(2)]
     # What handlers do next: each True needs a False to come back from.
     uses = itertools.cycle(
         [True, False, False, False, True, True, False, False, False],
@@ -719,25 +648,14 @@ def soak(storm: Storm) -> None:
         idle.append(worker)
         arm()
 
-    def hook() -> None:
-        if here.inside is not None:
-            dice = here.inside.random.randrange(50)
-            if dice == 0:
-                litter()
-            elif dice == 1:
-                gc.collect(0)
-            elif dice == 2 and here.armed:
-                signal.raise_signal(signal.SIGALRM)
-
     signal.signal(signal.SIGALRM, handler)
-    storm.hooked.hook = hook
     with storm.busy(2):
         start_interrupted(storm)
         storm.start(
             come_and_go,
             storm,
             storm.worker('visitor'),
-            storm.worker_inside('visitor'),
+            storm.worker('inside-visitor'),
         )
         storm.start(fork_again_and_again, storm, storm.worker('forking'))
         told = time.monotonic()
@@ -748,7 +666,6 @@ def soak(storm: Storm) -> None:
             if time.monotonic() > told + SECONDS_PER_LINE:
                 told += SECONDS_PER_LINE
                 storm.tell()
-    storm.hooked.hook = lambda: None
 
 
 STORMS = {
@@ -759,7 +676,6 @@ STORMS = {
         handlers,
         finalizers,
         forks,
-        readers,
         soak,
     )
 }
@@ -782,7 +698,7 @@ def main() -> None:
     sys.setswitchinterval(1e-4)
     # What is tested here.
     warnings.simplefilter('ignore', DeprecationWarning)
-    storm = Storm(options.storm, options.lock, seconds)
+    storm = Storm(options.lock, seconds)
     sys.unraisablehook = storm.note_unraisable
     STORMS[options.storm](storm)
     storm.audit()

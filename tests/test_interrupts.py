@@ -1,271 +1,240 @@
-"""An exception at any point of any operation does no harm, and surfaces."""
+"""Exceptions and other code at every point of every operation do no harm.
+
+CPython lets others in at certain points: there it raises an exception that a
+signal handler raised or another thread has set, runs handlers and finalizers,
+and switches threads. These tests stop at each such point in turn.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
-import signal
+import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from functools import partial
-from time import monotonic
+from pathlib import Path
 from typing import Any
+from typing import TypeAlias
+from unittest import mock
 
 import pytest
+from readerwriterlock import rwlock
+from readerwriterlock.rwlock import RWLockFair
 
-from proxystore_local import BigReaderLock
+from proxystore_local import guarded
 from proxystore_local import LocalConnector
-from proxystore_local import LocalKey
-from proxystore_local import locks
 from tests.checks import A
+from tests.checks import B
+from tests.checks import LockMaker
 from tests.checks import OPERATIONS
-from tests.harness import instrumented_locks
-from tests.harness import interrupted_at
+from tests.checks import STOPPED
+from tests.harness import once
 from tests.harness import PATIENCE
 from tests.harness import ReportingLock
-from tests.harness import SteppingDict
 
-
-@pytest.fixture
-def interrupting() -> Iterator[Callable[[BaseException], Any]]:
-    """Gives a function that interrupts the main thread with an exception."""
-    coming: list[BaseException] = []
-
-    def handler(*_: object) -> None:
-        raise coming.pop()
-
-    def interrupt(error: BaseException) -> None:
-        coming.append(error)
-        signal.raise_signal(signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    yield interrupt
-    signal.signal(signal.SIGUSR1, before)
-
+# Whose points are stopped at. The second is for the tests of the tests.
+FILES = (str(Path(guarded.__file__).parent), rwlock.__file__)
 
 # All but the first could be taken for what our code itself runs into.
-ERRORS = [
-    KeyboardInterrupt(),
-    RuntimeError('from a handler'),
-    StopIteration(),
-    TypeError('from a handler'),
+ERRORS: list[type[BaseException]] = [
+    KeyboardInterrupt,
+    StopIteration,
+    TypeError,
+    ValueError,
+]
+
+Scene: TypeAlias = Callable[
+    [LocalConnector],
+    contextlib.AbstractContextManager[Callable[[], object]],
 ]
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize('error', ERRORS, ids=repr)
-@pytest.mark.parametrize('operation', OPERATIONS)
-def test_inside_an_operation(
-    interrupting: Callable[[BaseException], Any],
+def at_point(
+    point: int,
+    intrude: Callable[[], object],
+    work: Callable[[], object],
+) -> bool:
+    """Do something, and call a function at a point where CPython may do so.
+
+    That is when a function in FILES is entered, or when a call from there has
+    returned. Backward jumps are not reached, nor what C calls.
+
+    Args:
+        point: Number of the point, from 1; or 0 for none.
+        intrude: Called there. What it raises is raised there.
+        work: What to do.
+
+    Returns:
+        If there was such a point.
+    """
+    reached = 0
+
+    def profile(frame: Any, event: str, _: object) -> None:
+        nonlocal reached
+        if event == 'return':
+            frame = frame.f_back
+        elif event not in ('call', 'c_return'):
+            return
+        if frame and frame.f_code.co_filename.startswith(FILES):
+            reached += 1
+            if reached == point:
+                sys.setprofile(None)
+                intrude()
+
+    # What the collector calls, such as callbacks of weak references, would
+    # count as a point too, and what is raised there is not passed on.
+    gc.disable()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return 0 < point <= reached
+
+
+@contextlib.contextmanager
+def alone(_: LocalConnector) -> Iterator[Callable[[], object]]:
+    yield lambda: None
+
+
+@contextlib.contextmanager
+def beside(
+    stopped: str,
+    connector: LocalConnector,
+    *,
+    closed: bool = False,
+) -> Iterator[Callable[[], object]]:
+    """Have another thread inside, until the calling one waits a third time.
+
+    Args:
+        stopped: Operation that the other thread is in.
+        connector: Connector to stop it in.
+        closed: The other is a reader, and a writer has given up since, so
+            that it left the dict closed.
+
+    Yields:
+        Function that lets the other thread leave.
+    """
+    inside, left = threading.Event(), threading.Event()
+    waits = 0
+
+    def stay() -> None:
+        inside.set()
+        assert left.wait(PATIENCE)
+
+    def leave() -> None:
+        left.set()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    def sleep(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            leave()
+
+    thread = threading.Thread(
+        target=STOPPED[stopped],
+        args=(connector, once(stay)),
+        daemon=True,
+    )
+    thread.start()
+    assert inside.wait(PATIENCE)
+    if closed:
+        give_up = mock.Mock(side_effect=KeyboardInterrupt)
+        with (
+            mock.patch.object(guarded, 'sleep', give_up),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            connector.set(A, b'2')
+    with mock.patch.object(guarded, 'sleep', sleep):
+        yield leave
+        leave()
+
+
+SCENES: dict[str, Scene] = {
+    'alone': alone,
+    'beside a reader': partial(beside, 'get'),
+    'beside a writer': partial(beside, 'set'),
+    'closed': partial(beside, 'get', closed=True),
+}
+
+every_scene = pytest.mark.parametrize('scene', SCENES)
+every_operation = pytest.mark.parametrize('operation', OPERATIONS)
+
+
+def check_interrupted(
+    make_lock: LockMaker,
     operation: str,
-    error: BaseException,
+    scene: Scene = alone,
+    kind: type[BaseException] = KeyboardInterrupt,
 ) -> None:
-    if operation == 'get_batch' and isinstance(error, StopIteration):
-        pytest.skip('the stepping dict raises it inside map(), a dict cannot')
-    store = SteppingDict()
-    connector = LocalConnector(store, include_data_in_config=True)
-    connector.set(A, b'0')
-    store.hook = lambda: interrupting(error)
-    with pytest.raises(type(error)) as caught:
-        OPERATIONS[operation](connector)
-    assert caught.value is error
-    store.hook = lambda: None
-    assert_free(connector)
+    """An interrupted operation completes or has no effect, and frees all."""
 
+    def run(point: int) -> tuple[bool, list[bytes]]:
+        """Interrupt at a point: if there was one, and what is stored then."""
+        # Not one for all points, which would keep all tracebacks alive.
+        error = kind(point)
+        raised: list[BaseException] = []
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize('error', ERRORS, ids=repr)
-@pytest.mark.parametrize('operation', OPERATIONS)
-@pytest.mark.parametrize('holder', ['set', 'get'])
-def test_while_blocked(
-    interrupting: Callable[[BaseException], Any],
-    holder: str,
-    operation: str,
-    error: BaseException,
-) -> None:
-    inside, leave = threading.Event(), threading.Event()
-    store = SteppingDict()
+        def interrupt() -> None:
+            raise error
 
-    def hook() -> None:
-        if threading.current_thread() is thread:
-            inside.set()
-            assert leave.wait(PATIENCE)
-
-    def about_to_block() -> None:
-        if threading.current_thread() is threading.main_thread():
-            interrupting(error)
-
-    with instrumented_locks(about_to_block):
-        lock = BigReaderLock()
+        store = {A: b'0'}
         connector = LocalConnector(
             store,
             include_data_in_config=True,
-            lock=lock,
+            lock=make_lock(),
         )
-        connector.set(A, b'0')
-        store.hook = hook
-        thread = threading.Thread(target=OPERATIONS[holder], args=(connector,))
-        thread.start()
-        assert inside.wait(PATIENCE)
-        if holder == 'get' and operation in ('get', 'exists'):
-            # Readers do not block readers.
-            OPERATIONS[operation](connector)
-        elif holder == 'set' or operation in ('set', 'evict', 'put'):
-            contents = dict(store.items())
-            with pytest.raises(type(error)) as caught:
-                OPERATIONS[operation](connector)
-            assert caught.value is error
-            assert dict(store.items()) == contents
-        leave.set()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-        store.hook = lambda: None
+        work = partial(OPERATIONS[operation], connector)
+        with scene(connector):
+            try:
+                assert not at_point(point, interrupt, work), 'was swallowed'
+            except kind as caught:
+                raised.append(caught)
+        assert raised in ([], [error])
+        stored = sorted(store.values())
         assert_free(connector)
+        return bool(raised), stored
 
-
-class Scene:
-    """Other threads that are inside when the main thread's operation starts.
-
-    They leave, the first who came first, when the main thread is about to
-    block.
-
-    Args:
-        others: What each does, `shared` or `exclusive`; or `gone`, if it has
-            read and left.
-    """
-
-    def __init__(self, *others: str) -> None:
-        self.leave = [threading.Event() for _ in others]
-        self.threads: list[threading.Thread] = []
-        self.waiting = iter(self.leave)
-        with instrumented_locks(self.about_to_block):
-            self.lock = BigReaderLock()
-            for other, leave in zip(others, self.leave):
-                inside = threading.Event()
-                gone = other == 'gone'
-                thread = threading.Thread(
-                    target=getattr(self.lock, 'shared' if gone else other),
-                    args=(self.linger, (inside, leave)),
-                    daemon=True,
-                )
-                thread.start()
-                assert inside.wait(PATIENCE)
-                self.threads.append(thread)
-                if gone:
-                    leave.set()
-                    thread.join(PATIENCE)
-
-    @staticmethod
-    def linger(events: tuple[threading.Event, threading.Event]) -> None:
-        inside, leave = events
-        inside.set()
-        assert leave.wait(PATIENCE)
-
-    def about_to_block(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            next(self.waiting).set()
-
-    def end(self) -> None:
-        for leave in self.leave:
-            leave.set()
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-
-
-# Each with the others that are inside, who has the gate first.
-SCENES = [
-    (),
-    ('shared',),
-    ('exclusive',),
-    ('shared', 'shared'),
-    ('shared', 'gone'),
-]
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    'error',
-    # Some sort before what RLock says and some after it.
-    [KeyboardInterrupt(), RuntimeError('a'), RuntimeError('z')],
-    ids=repr,
-)
-@pytest.mark.parametrize('hold_back', [None, 'inhibited', 'backoff'])
-@pytest.mark.parametrize('inner', [None, 'shared', 'exclusive'])
-@pytest.mark.parametrize('outer', ['shared', 'exclusive'])
-@pytest.mark.parametrize('others', SCENES, ids='-'.join)
-def test_at_every_point_of_the_lock(
-    monkeypatch: pytest.MonkeyPatch,
-    others: tuple[str, ...],
-    outer: str,
-    inner: str | None,
-    hold_back: str | None,
-    error: BaseException,
-) -> None:
-    backoff = (0.0, 0.0) if hold_back == 'backoff' else ()
-    monkeypatch.setattr(locks, '_BACKOFF', backoff)
-    # In the middle of letting go, too.
-    monkeypatch.setattr(locks, 'repeat', repeat)
-    for point in itertools.count(1):
-        # Not the same, which would keep all of its tracebacks alive.
-        error = type(error)(*error.args)
-        scene = Scene(*others)
-        lock = scene.lock
-        if hold_back == 'inhibited':
-            lock._hints.inhibited_until = monotonic() + PATIENCE
-        work = partial(getattr(lock, outer), partial(use, lock, inner), None)
-        interrupted = interrupted_at(point, error, work)
-        scene.end()
-        for _ in range(2):
-            # First in a thread: we would let go of what we still have.
-            in_a_thread(partial(lock.exclusive, len, ''))
-            in_a_thread(partial(lock.shared, len, ''))
-            lock.exclusive(len, '')
-            lock.shared(len, '')
-        # Readers may pass the gate again.
-        assert lock._own is lock._entered
-        assert not lock._hints.writer_waits
+    _, whole = run(0)
+    _, nothing = run(1)  # At the first point nothing is done yet.
+    for point in itertools.count(2):
+        interrupted, stored = run(point)
+        assert stored in (nothing, whole)
         if not interrupted:
             break
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize('message', ['a', 'z'])
-def test_while_an_interrupted_read_gives_back_its_own_lock(
-    message: str,
+def check_intruded(
+    make_lock: LockMaker,
+    operation: str,
+    scene: Scene = alone,
 ) -> None:
-    error = RuntimeError(message)
+    """Other code finds the dict free, in this thread and in others."""
+    for point in itertools.count(1):
+        connector = LocalConnector(
+            {A: b'0'},
+            include_data_in_config=True,
+            lock=make_lock(),
+        )
+        with scene(connector) as leave:
 
-    class OwnLock(ReportingLock):
-        def __init__(self) -> None:
-            super().__init__(threading.RLock(), lambda: None)
-            self._free = self.release
-            self.release = self.release_and_raise
+            def intrude(
+                leave: Callable[[], object] = leave,
+                connector: LocalConnector = connector,
+            ) -> None:
+                leave()
+                assert_free(connector)
 
-        def release_and_raise(self) -> None:
-            self.release = self._free
-            self.release()
-            raise error
-
-    def interrupted(_: None) -> None:
-        raise KeyboardInterrupt
-
-    scene = Scene('shared')
-    scene.lock._entered[threading.get_ident()] = OwnLock()
-    with pytest.raises(RuntimeError) as caught:
-        scene.lock.shared(interrupted, None)
-    assert caught.value is error
-    scene.end()
-    in_a_thread(partial(scene.lock.exclusive, len, ''))
-
-
-def repeat(*arguments: Any) -> Iterator[Any]:
-    return itertools.repeat(*arguments)
-
-
-def use(lock: BigReaderLock, how: str | None, _: None) -> None:
-    if how is not None:
-        getattr(lock, how)(len, '')
+            work = partial(OPERATIONS[operation], connector)
+            if not at_point(point, intrude, work):
+                break
+        assert_free(connector)
 
 
 def assert_free(connector: LocalConnector) -> None:
@@ -274,22 +243,83 @@ def assert_free(connector: LocalConnector) -> None:
 
     def use() -> None:
         try:
-            connector.set(A, b'0')
             for operation in OPERATIONS.values():
                 operation(connector)
-            key = connector.put(b'value')
-            assert connector.get(key) == b'value'
+            connector.set(A, b'0')
+            assert connector.get(A) == b'0'
         except BaseException as error:
             failures.append(error)
 
-    for run in (use, lambda: in_a_thread(use), use):
-        run()
+    # First in a thread: this one may hold a lock that is reentrant.
+    for _ in range(2):
+        thread = threading.Thread(target=use, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), 'the dict is not free'
+        use()
     assert failures == []
-    assert connector.get(LocalKey('missing')) is None
 
 
-def in_a_thread(work: Callable[[], object]) -> None:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert not thread.is_alive(), 'the lock was left taken'
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('kind', ERRORS)
+@every_scene
+@every_operation
+def test_an_exception_at_every_point(
+    operation: str,
+    scene: str,
+    kind: type[BaseException],
+) -> None:
+    check_interrupted(lambda: None, operation, SCENES[scene], kind)
+
+
+@pytest.mark.timeout(60)
+@every_scene
+@every_operation
+def test_other_code_at_every_point(operation: str, scene: str) -> None:
+    check_intruded(lambda: None, operation, SCENES[scene])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('check', [check_interrupted, check_intruded])
+@every_operation
+def test_a_lock_that_is_held_across_calls_fails(
+    operation: str,
+    check: Callable[..., None],
+) -> None:
+    def fail() -> None:
+        raise AssertionError('it is held')
+
+    def make_lock() -> Any:
+        return RWLockFair(lambda: ReportingLock(threading.Lock(), fail))
+
+    with pytest.raises(AssertionError):
+        check(make_lock, operation)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('kind', [KeyboardInterrupt, IndexError, TypeError])
+@pytest.mark.parametrize('operation', STOPPED)
+def test_an_exception_inside(
+    operation: str,
+    kind: type[BaseException],
+) -> None:
+    # Only a key with a Python __eq__ can raise one there.
+    connector = LocalConnector({A: b'0', B: b'0'}, include_data_in_config=True)
+    error = kind()
+
+    def interrupt() -> None:
+        raise error
+
+    with pytest.raises(kind) as caught:
+        STOPPED[operation](connector, interrupt)
+    assert caught.value is error
+    assert_free(connector)
+
+
+@pytest.mark.timeout(60)
+def test_a_writer_that_gave_up_keeps_no_reader_out() -> None:
+    # It left the dict closed, because of a reader that has left since.
+    connector = LocalConnector({A: b'0'})
+    with SCENES['closed'](connector):
+        assert connector.get(A) == b'0'
+        assert connector.get_batch([A]) == [b'0']

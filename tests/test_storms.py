@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
 from tests.harness import run_storm
+
+FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
 
 # What a storm must have counted, or it was none.
 STORMS = {
@@ -15,7 +18,6 @@ STORMS = {
     'handlers': ['handlers'],
     'finalizers': ['finalizers', 'threads'],
     'forks': ['forks'],
-    'readers': ['writes'],
     'soak': [
         'operations',
         'interrupts',
@@ -55,9 +57,9 @@ def test_the_default_lock_survives_a_storm(storm: str) -> None:
 @pytest.mark.timeout(600)
 @every_storm
 def test_other_locks_do_not_survive_a_storm(storm: str) -> None:
-    # RWLockFair is fair, so it takes another to starve.
-    lock = 'RWLockRead' if storm == 'readers' else 'RWLockFair'
-    code, printed = run_storm(storm, lock, seconds=1, patience=4)
+    if FREE_THREADED and storm in ('forks', 'soak'):
+        pytest.skip('without a GIL, a child may hang in CPython itself')
+    code, printed = run_storm(storm, 'RWLockFair', seconds=1, patience=4)
     assert code != 0, printed
 
 

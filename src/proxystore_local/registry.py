@@ -80,7 +80,8 @@ def _enter(guard: DictGuard) -> DictGuard:
 
 def _renew_guards() -> None:
     for entry in list(_guards.values()):
-        if guard := entry():
+        guard = entry()
+        if guard is not None:  # Its truth would be its length.
             guard.renew()
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
+from proxystore_local import guarded
 from proxystore_local import LocalConnector
 from proxystore_local.guarded import GuardedDict
 from tests.checks import A
 from tests.checks import OPERATIONS
+from tests.checks import STOPPED
 from tests.harness import hooked
 from tests.harness import once
 from tests.harness import PATIENCE
@@ -148,19 +150,47 @@ def test_readers_share_again_after_a_writer_gave_up() -> None:
             reported_waits(give_up, threading.Event()),
             pytest.raises(GiveUpError),
         ):
-            guarded.set(A, b'new')
+            guard.set(A, b'new')
 
-    guarded = GuardedDict({A: b'old'})
-    guarded.get(hooked(A, once(write)))
+    guard = GuardedDict({A: b'old'})
+    guard.get(hooked(A, once(write)))
     inside = threading.Barrier(2)
     key = hooked(A, once(lambda: inside.wait(PATIENCE)))
-    reader = threading.Thread(target=guarded.get, args=(key,), daemon=True)
+    reader = threading.Thread(target=guard.get, args=(key,), daemon=True)
     reader.start()
     key = hooked(A, once(lambda: inside.wait(PATIENCE)))
-    assert guarded.get(key) == b'old'
+    assert guard.get(key) == b'old'
     reader.join(PATIENCE)
-    guarded.set(A, b'new')
-    assert guarded.get(A) == b'new'
+    guard.set(A, b'new')
+    assert guard.get(A) == b'new'
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('stopped', ['get', 'set'])
+def test_nobody_waits_for_a_thread_that_was_stopped_at_exit(
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: str,
+) -> None:
+    connector = LocalConnector({A: b'old'})
+    inside, leave = threading.Event(), threading.Event()
+
+    def linger() -> None:
+        inside.set()
+        assert leave.wait(PATIENCE)
+
+    thread = threading.Thread(
+        target=STOPPED[stopped],
+        args=(connector, once(linger)),
+        daemon=True,
+    )
+    thread.start()
+    assert inside.wait(PATIENCE)
+    monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
+    for operation in OPERATIONS.values():
+        operation(connector)
+    leave.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 @pytest.mark.timeout(120)

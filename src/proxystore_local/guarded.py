@@ -77,6 +77,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import starmap
+from sys import is_finalizing
 from time import sleep
 from typing import Any
 from typing import TypeVar
@@ -263,7 +264,7 @@ class GuardedDict(DictGuard):
         pause = 0.0
         drained = False
         while True:
-            # Anew each time: there may have been a fork meanwhile.
+            # Anew each time: see _wait(), and there may have been a fork.
             gate, readers = self._gate, self._readers
             readers += (None,)
             try:
@@ -272,7 +273,7 @@ class GuardedDict(DictGuard):
                     return result
             finally:
                 del readers[0]
-            sleep(pause)
+            self._wait(pause)
             if drained and not readers:
                 # No writer has come for a whole pause: open.
                 try:
@@ -293,7 +294,7 @@ class GuardedDict(DictGuard):
         run = starmap(operation, (arguments,))
         pause = 0.0
         while True:
-            # Anew each time: there may have been a fork meanwhile.
+            # Anew each time: see _wait(), and there may have been a fork.
             gate, readers = self._gate, self._readers
             try:
                 del gate[1]
@@ -309,5 +310,11 @@ class GuardedDict(DictGuard):
                         return result
                 finally:
                     gate += (None,)
-            sleep(pause)
+            self._wait(pause)
             pause = _PAUSE
+
+    def _wait(self, pause: float) -> None:
+        sleep(pause)
+        if is_finalizing():
+            # All other threads are stopped, without a GIL maybe inside.
+            self.renew()

@@ -55,12 +55,14 @@ def mint() -> LocalKey:
         [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
     """
     while True:
+        # Anew each time: a signal handler may have forked as it was filled.
         try:
-            return _mine.pool.pop()  # type: ignore[no-any-return]
-        except (AttributeError, IndexError):
-            # Found or made by one call, which a signal handler cannot divide.
-            pool = _mine.__dict__.setdefault('pool', [])
-            pool.extend(_mint_at_once(_POOL))
+            pool: list[LocalKey] = _mine.pool
+        except AttributeError:
+            pool = _mine.pool = []
+        if pool:
+            return pool.pop()
+        pool.extend(_mint_at_once(_POOL))
 
 
 def mint_batch(count: int) -> list[LocalKey]:

@@ -544,12 +544,12 @@ def explore_first_guards(*changes: tuple[str, str]) -> Explored:
     """Let threads ask for the guard of one dict under every schedule.
 
     Args:
-        changes: Changes of the source of `registry._enter()`.
+        changes: Changes of the source of `registry.guard()`.
 
     Returns:
         How many schedules there were, and the first that failed.
     """
-    module = unseen(registry, inspect.getsource(registry._enter), *changes)
+    module = unseen(registry, inspect.getsource(registry.guard), *changes)
     with no_other_turns():
         result = frontrun.explore(
             partial(FirstGuards, module),

@@ -499,7 +499,7 @@ def test_documentation_shows_the_results_beside_it() -> None:
     folder = ROOT / 'docs' / 'pages' / 'performance'
     runs = [
         Results.from_file(folder / f'{tag}.json')
-        for tag in ('3.13', '3.14', '3.13t')
+        for tag in ('3.15', '3.14', '3.13', '3.13t')
     ]
     assert (folder / 'tables.md').read_text() == markdown(runs)
     page = (folder.parent / 'performance.md').read_text()

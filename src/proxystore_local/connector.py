@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -29,35 +28,27 @@ class LocalConnector:
     (`get`, `get_batch`, `exists`, `len()`, and `config` when it includes the
     data) run side by side; each operation that writes (`put`, `put_batch`,
     `set`, `evict`) runs alone. Batches are atomic. Finalizers and signal
-    handlers may use the connector as well.
-
-    Note:
-        Connectors on the same `store_dict` share one lock, however and
-        whenever they were made. Code that uses the dict directly does not.
+    handlers may use the connector as well. Connectors on the same `store_dict`
+    share one lock; code that uses the dict directly does not.
 
     Args:
-        store_dict: Dictionary to store data in, a plain dict. The dict itself
-            is used, not a copy. If not specified, a new empty dict will be
-            generated.
+        store_dict: Plain dict to store data in. The dict itself is used, not
+            a copy. If not specified, a new empty dict will be generated.
         include_data_in_config: Include a snapshot of the data in the
             connector's configuration, and so when it is pickled or copied.
             This copies every key and is meant for testing.
-        lock: Lock of `readerwriterlock.rwlock` to use instead of the
-            connector's own: `RWLockFair`, `RWLockRead`, `RWLockWrite` or one
-            of their downgradable forms. These can deadlock where a finalizer
-            or a signal handler uses the connector, where an exception
-            interrupts an operation, and after a fork. If not specified, the
-            lock that `store_dict` already has, or else the connector's own.
+        lock: Lock of `readerwriterlock.rwlock` to use in place of the
+            connector's own, such as `RWLockFair()`. These can deadlock: see
+            the guide on choosing a lock. If not specified, the lock that
+            `store_dict` already has, or else the connector's own.
 
     Raises:
-        TypeError: If `store_dict` is not a plain dict, or `lock` none of
-            these locks.
+        TypeError: If `store_dict` is no plain dict, or `lock` no such lock.
         ValueError: If a connector on the same `store_dict` has another lock.
     """
 
-    # Discipline: the dict is touched by its guard only, with what cannot call
-    # back into the connector: a caller's iterables are consumed and buffers
-    # copied before.
+    # The dict is touched by its guard only. What could call back into the
+    # connector, a caller's iterable or buffer, is consumed or copied before.
 
     def __init__(
         self,
@@ -72,17 +63,11 @@ class LocalConnector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        exc_traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        # Without the lock, so without a count: a debugger may ask for the
-        # repr while the lock is held.
+        # Without a count: a debugger may ask for it while the lock is held.
         lock = self._guard.lock
         return (
             f'<{type(self).__name__} at {id(self):#x}: '
@@ -102,21 +87,18 @@ class LocalConnector:
         if not self._include_data_in_config:
             raise TypeError(
                 f'cannot pickle or copy a {type(self).__name__}: its data '
-                'lives in this process. Threads can share the connector '
-                'itself; for other processes use a connector that reaches '
-                'them (such as '
-                'proxystore.connectors.redis.RedisConnector), or pass '
-                'include_data_in_config=True to send along a snapshot of '
-                'the data.',
+                'lives in this process. Threads can share the connector; for '
+                'other processes use one that reaches them, such as '
+                'proxystore.connectors.redis.RedisConnector, or pass '
+                'include_data_in_config=True to send a snapshot of the data.',
             )
         return type(self).from_config, (self.config(),)
 
     def close(self) -> None:
         """Close the connector.
 
-        Does nothing, however often: the data stays, and other threads may go
-        on using the connector. The data is freed with the last connector (or
-        other user) of the dict.
+        Does nothing, as other threads may go on using the connector. The data
+        is freed with the last connector, or other user, of the dict.
         """
 
     def config(self) -> dict[str, Any]:
@@ -129,12 +111,12 @@ class LocalConnector:
             Dictionary of `include_data_in_config` and, if that is true, \
             a snapshot of the data at one moment as `store_dict`.
         """
-        config: dict[str, Any] = {
-            'include_data_in_config': self._include_data_in_config,
+        if not self._include_data_in_config:
+            return {'include_data_in_config': False}
+        return {
+            'include_data_in_config': True,
+            'store_dict': self._guard.snapshot(),
         }
-        if self._include_data_in_config:
-            config['store_dict'] = self._guard.snapshot()
-        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -144,13 +126,10 @@ class LocalConnector:
             config: Configuration returned by `#!python .config()`.
 
         Returns:
-            Connector on the `store_dict` of the configuration, or on a new
-            dict if there is none.
+            Connector on the configuration's `store_dict`, or on a new dict.
 
         Raises:
             TypeError: If this is no such configuration.
-            ValueError: If a connector on the same `store_dict` has another \
-                lock.
         """
         try:
             return cls(**config)
@@ -200,8 +179,8 @@ class LocalConnector:
         """
         return self._guard.get(key)
 
-    # ProxyStore's protocol promises a list of anything bytes-like, and lists
-    # are invariant, so a list[bytes | None] would not satisfy it: Any does.
+    # Any, since lists are invariant, and ProxyStore's protocol has a list of
+    # anything bytes-like.
     def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | Any | None]:
         """Get a batch of serialized objects as they are at one moment.
 

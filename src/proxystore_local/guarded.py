@@ -1,26 +1,20 @@
 """A dict and its reader-writer lock, whose critical sections call nothing."""
 
-# The problem
-# -----------
-# A lock is usually acquired by one call and released by another. Right after
-# a call, at a backward jump, and when a Python function is entered, CPython
-# lets others in: it switches threads, runs signal handlers, raises exceptions
-# that other threads have set, and collects garbage, which runs finalizers. So
-# all of these happen while the lock is held. A finalizer that needs the lock
-# of a Store, whose holder waits for this lock, deadlocks. A thread that is
-# switched away makes all others queue. An exception between two calls leaves
-# the lock held.
+# The problem: a lock is usually acquired by one call and released by another.
+# Right after a call, at a backward jump, and when a Python function is
+# entered, CPython lets others in: it switches threads, runs signal handlers,
+# raises exceptions that other threads have set, and collects garbage, which
+# runs finalizers. So all of these happen while the lock is held. A finalizer
+# that needs the lock of a Store, whose holder waits for this lock, deadlocks;
+# a thread that is switched away makes all others queue; an exception between
+# two calls leaves the lock held.
 #
-# What does not work
-# ------------------
-# A reentrant lock helps only a thread that meets itself. Signals can be
-# blocked, finalizers and thread switches cannot. Locks that are acquired
-# before a fork deadlock with those that others acquire there. `try` and
-# `with` do not cover the step between acquire() and their first instruction.
+# What does not work: a reentrant lock helps only a thread that meets itself.
+# Signals can be blocked, finalizers and thread switches cannot. Locks acquired
+# before a fork deadlock with those that others acquire there. `try` and `with`
+# do not cover the step between acquire() and their first instruction.
 #
-# The solution
-# ------------
-# A critical section is the instructions between acquire and release:
+# The solution: a critical section is the instructions between
 #
 #     read:   acquire: readers += (None,)   release: del readers[0]
 #     write:  acquire: del gate[1]          release: gate += (None,)
@@ -39,8 +33,8 @@
 # - `readers` has one item for each reader inside. A reader adds its item, and
 #   reads only if the dict is not `closed` then.
 # - `gate` has a second item while nobody writes. A writer deletes it (an
-#   IndexError says that another writer has done so), sets `closed`, and
-#   writes only if there are no `readers` then.
+#   IndexError says that another writer has done so), sets `closed`, and writes
+#   only if there are no `readers` then.
 # - Either change of `readers` is made under the lock that the list has inside:
 #   the reader's `+=`, and the writer's `+= ()`, which adds nothing. If the
 #   reader's comes first, the writer finds the reader; if the writer's comes
@@ -50,27 +44,23 @@
 # readers leaves the dict closed meanwhile, so that no more come and it does
 # not starve. If it does not come back, a reader opens the dict.
 #
-# What else runs Python code, and is kept out:
+# Two things would run Python code inside, and are done before: the exception
+# of a bad key (3.11 collects garbage as it allocates one, 3.14 as it formats
+# the message), so a key is hashed before and a miss is found by `in`; and, on
+# 3.11, to allocate other objects that the collector tracks. Nor may a release
+# fail: `del` does not allocate while one reader is inside (more there are only
+# without a GIL, where lists shrink in place), and `gate` has room for its
+# second item.
 #
-# - The exception of a bad key: 3.11 collects garbage wherever it allocates an
-#   object, and 3.14 as it formats the message. So a key is hashed before; and
-#   a miss is found by `in`, and not by a KeyError.
-# - Other objects that the collector tracks: iterators and lists are made
-#   before.
+# The holes that remain:
 #
-# Nor may a release fail. `del` never allocates as long as one reader is inside
-# (more there are only without a GIL, where lists shrink in place), and `gate`
-# has room for its second item.
-#
-# The holes that remain
-# ---------------------
 # - Line tracers (pdb, sys.settrace(), events of sys.monitoring other than
 #   calls and returns) run between two lines of a section. Others then find it
 #   held; a tracer that uses the same dict waits for itself, and one that
 #   raises there may leave it held.
-# - So do keys whose class defines __hash__ or __eq__ in Python, what is called
-#   when a key of a class of one's own is freed, objects with a __del__ in a
-#   dict that was passed in, and the warnings of `python -b`.
+# - So do keys whose class defines __hash__, __eq__ or __del__ in Python,
+#   objects with a __del__ in a dict that was passed in, and warnings of
+#   `python -b`.
 # - That CPython lets nobody in elsewhere is how it works, not a promise.
 
 from __future__ import annotations
@@ -82,7 +72,7 @@ from time import sleep
 from typing import Any
 from typing import TypeVar
 
-ResultT = TypeVar('ResultT')
+T = TypeVar('T')
 
 # `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
 _NOTHING: dict[Any, Any] = {}
@@ -95,10 +85,7 @@ _PAUSE = 0.002
 class DictGuard:
     """What can be done with a dict that threads share, each at one moment.
 
-    Subclasses say how to run an operation `shared` or `exclusive`.
-
-    Args:
-        store: Dict to guard. The dict itself is used, not a copy.
+    Subclasses say how to run a function `shared` or `exclusive`.
     """
 
     __slots__ = ('__weakref__', 'store')
@@ -112,15 +99,11 @@ class DictGuard:
     def renew(self) -> None:
         """Replace the lock, in a forked child: its holders are not there."""
 
-    def shared(
-        self, operation: Callable[..., ResultT], *arguments: Any
-    ) -> ResultT:
+    def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""
         raise NotImplementedError
 
-    def exclusive(
-        self, operation: Callable[..., ResultT], *arguments: Any
-    ) -> ResultT:
+    def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that writes, alone."""
         raise NotImplementedError
 
@@ -256,11 +239,9 @@ class GuardedDict(DictGuard):
             gate += (None,)
         return DictGuard.evict(self, key)
 
-    def shared(
-        self, operation: Callable[..., ResultT], *arguments: Any
-    ) -> ResultT:
+    def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""
-        run = starmap(operation, (arguments,))
+        run = starmap(function, (arguments,))
         pause = 0.0
         drained = False
         while True:
@@ -287,11 +268,9 @@ class GuardedDict(DictGuard):
             drained = pause > 0 and not readers
             pause = _PAUSE
 
-    def exclusive(
-        self, operation: Callable[..., ResultT], *arguments: Any
-    ) -> ResultT:
+    def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that writes, alone."""
-        run = starmap(operation, (arguments,))
+        run = starmap(function, (arguments,))
         pause = 0.0
         while True:
             # Anew each time: see _wait(), and there may have been a fork.

@@ -48,12 +48,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 def mint() -> LocalKey:
-    """Mint a key that was never handed out before.
-
-    Returns:
-        Key whose id is a random (version 4) UUID, see
-        [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
-    """
+    """Mint a key, whose id is a random (version 4) UUID."""
     while True:
         # Anew each time: a signal handler may have forked as it was filled.
         try:
@@ -66,14 +61,7 @@ def mint() -> LocalKey:
 
 
 def mint_batch(count: int) -> list[LocalKey]:
-    """Mint many keys.
-
-    Args:
-        count: Number of keys.
-
-    Returns:
-        As many keys, each as [`mint()`][proxystore_local.keys.mint] makes it.
-    """
+    """Mint so many keys."""
     if count < _POOL:
         return [mint() for _ in range(count)]
     return _mint_at_once(count)

@@ -13,29 +13,19 @@ from proxystore_local.guarded import GuardedDict
 from proxystore_local.rwlocked import RWLock
 from proxystore_local.rwlocked import RWLockedDict
 
-# The guard of each dict, by the dict's identity, which is not another dict's
-# as long as the guard lives and keeps the dict alive. It needs no lock: each
-# change is one call on this dict, and an entry is removed as by
-# weakref.WeakValueDictionary, only while its guard is dead.
+# The guard of each dict, by the dict's identity: a guard keeps its dict alive,
+# so that is no other dict's. There is no lock: each change is one call on this
+# dict, and an entry is removed, as weakref.WeakValueDictionary does it, only
+# while its guard is dead.
 _guards: dict[int, weakref.ref[DictGuard]]
 _guards = globals().get('_guards', {})  # A reload of this module keeps it.
 
 
 def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
-    """Get the guard of a dict: the same for all who ask.
+    """Get the guard of a dict: the same for all who ask, as long as it lives.
 
-    Args:
-        store: Dict to guard.
-        lock: Lock of `readerwriterlock` to guard it with. If not specified,
-            what guards the dict already, or else a new GuardedDict.
-
-    Returns:
-        The dict's guard, which the registry does not keep alive.
-
-    Raises:
-        TypeError: If `store` is not a plain dict or `lock` is not a lock of \
-            `readerwriterlock`.
-        ValueError: If the dict already has another lock.
+    Raises TypeError if one of the two is not as it should be, and ValueError
+    if the dict already has another lock.
     """
     if type(store) is not dict:
         raise TypeError(
@@ -48,12 +38,17 @@ def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
             'lock must be an instance of a lock of readerwriterlock.rwlock '
             f'({names}), not {lock!r}.',
         )
-    entry = _guards.get(id(store))
-    found = None if entry is None else entry()
-    if found is None:
-        found = _enter(
-            GuardedDict(store) if lock is None else RWLockedDict(store, lock),
-        )
+    made: DictGuard = GuardedDict(store)
+    if lock is not None:
+        made = RWLockedDict(store, lock)
+    identity = id(store)
+
+    def remove(_: object) -> None:
+        _remove_dead_weakref(_guards, identity)
+
+    entry = weakref.ref(made, remove)
+    while (found := _guards.setdefault(identity, entry)()) is None:
+        remove(entry)
     if lock is not None and found.lock is not lock:
         raise ValueError(
             'store_dict is already used by a connector with another lock: '
@@ -61,21 +56,6 @@ def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
             'to each, or none.',
         )
     return found
-
-
-def _enter(guard: DictGuard) -> DictGuard:
-    """Enter a guard, unless its dict has one by now."""
-    identity = id(guard.store)
-
-    def remove(_: object) -> None:
-        _remove_dead_weakref(_guards, identity)
-
-    entry = weakref.ref(guard, remove)
-    while True:
-        found = _guards.setdefault(identity, entry)()
-        if found is not None:
-            return found
-        remove(entry)
 
 
 def _renew_guards() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from proxystore_local.guarded import GuardedDict
+from tests.checks import A
+from tests.checks import B
 from tests.checks import check_batches_under_load
 from tests.checks import check_get_batch_sees_one_moment
 from tests.checks import check_put_batch_is_never_seen_in_part
@@ -75,3 +80,22 @@ def test_a_buffer_is_copied_before_the_lock_is_taken(lock: str) -> None:
     connector.set(key, data)
     assert released.is_set()
     assert connector.get(LocalKey('key')) == b'old'
+
+
+def test_a_batch_for_which_there_is_no_memory_leaves_nothing() -> None:
+    # tests/test_tools.py lets allocations fail, where Python can do that.
+    class Full(GuardedDict):
+        def exclusive(
+            self,
+            function: Callable[..., Any],
+            *arguments: Any,
+        ) -> Any:
+            if function == self.store.update:
+                self.store[A] = b'1'
+                raise MemoryError
+            return super().exclusive(function, *arguments)
+
+    guarded = Full({})
+    with pytest.raises(MemoryError):
+        guarded.put_batch({A: b'1', B: b'1'})
+    assert guarded.store == {}

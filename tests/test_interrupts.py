@@ -41,6 +41,9 @@ FILES = (str(Path(guarded.__file__).parent), rwlock.__file__)
 # All but the first could be taken for what our code itself runs into.
 ERRORS: list[type[BaseException]] = [
     KeyboardInterrupt,
+    AttributeError,
+    IndexError,
+    MemoryError,
     StopIteration,
     TypeError,
     ValueError,

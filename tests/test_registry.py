@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -239,6 +241,22 @@ def test_a_dead_entry_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert guard(store) is guarded
     del guarded
     assert registry._guards == {}
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+@pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning')
+def test_a_child_passes_over_dead_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = weakref.ref(guard({}))
+    monkeypatch.setattr(registry, '_guards', {0: dead})
+    # Where what a handler of the fork raises goes to.
+    raised: list[object] = []
+    monkeypatch.setattr(sys, 'unraisablehook', raised.append)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(raised))
+    assert os.waitpid(pid, 0) == (pid, 0)
 
 
 def test_a_reload_keeps_what_guards_what() -> None:

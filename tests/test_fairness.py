@@ -137,6 +137,41 @@ def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
 
 
 @pytest.mark.timeout(60)
+def test_a_reader_opens_no_dict_that_a_writer_is_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = 0
+    found: list[bytes | None] = []
+    met, left = threading.Event(), threading.Event()
+
+    def sleep(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 10:  # More than it takes to open one that was left.
+            met.set()
+            assert left.wait(PATIENCE)
+
+    def read() -> None:
+        try:
+            found.append(connector.get(A))
+        finally:
+            met.set()
+
+    def meet() -> None:
+        reader.start()
+        assert met.wait(PATIENCE)
+
+    monkeypatch.setattr(guarded, 'sleep', sleep)
+    connector = LocalConnector({A: b'old'})
+    reader = threading.Thread(target=read, daemon=True)
+    connector.set(hooked(A, once(meet)), b'new')
+    left.set()
+    reader.join(PATIENCE)
+    assert found == [b'new']
+    assert waits == 10
+
+
+@pytest.mark.timeout(60)
 def test_readers_share_again_after_a_writer_gave_up() -> None:
     # It was interrupted as it waited, and left the dict closed.
     class GiveUpError(Exception):

@@ -316,8 +316,7 @@ class Storm:
         """Let others in, in the middle of a batch."""
         time.sleep(0)
         if self.littering:
-            litter()
-            gc.collect(0)
+            Dropped()
         if self.handling:
             self.handling = False
             signal.raise_signal(signal.SIGALRM)
@@ -499,6 +498,13 @@ class Litter:
     def __init__(self) -> None:
         self.cycle = self
         here.watch = weakref.ref(self, finalize)
+
+    def __del__(self) -> None:
+        finalize()
+
+
+class Dropped:
+    """Garbage that is finalized at once, as it is in no cycle."""
 
     def __del__(self) -> None:
         finalize()

@@ -325,6 +325,11 @@ class Storm:
         self.workers.append(Worker(self, name))
         return self.workers[-1]
 
+    def fail(self, error: BaseException) -> None:
+        """End the storm, and say why: it may hang from here on."""
+        self.failures.append(error)
+        traceback.print_exception(error)
+
     def on(self) -> bool:
         return time.monotonic() < self.end and not self.failures
 
@@ -361,7 +366,7 @@ class Storm:
         try:
             work(*arguments)
         except BaseException as error:
-            self.failures.append(error)
+            self.fail(error)
 
     def note_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Take what was raised in a finalizer, where nobody catches it."""
@@ -369,7 +374,7 @@ class Storm:
         if isinstance(error, InterruptError):
             here.swallowed = True
         elif error is not None:
-            self.failures.append(error)
+            self.fail(error)
 
     @contextmanager
     def busy(self, threads: int = BUSY_THREADS) -> Iterator[None]:

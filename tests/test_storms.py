@@ -67,6 +67,6 @@ def test_other_locks_do_not_survive_a_storm(storm: str) -> None:
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
 def test_the_soak_fails_without_a_lock() -> None:
     # It ends with the first thing that is wrong.
-    code, printed = run_storm('soak', 'NoLock', seconds=60)
+    code, printed = run_storm('soak', 'NoLock', seconds=20, patience=20)
     assert code != 0, printed
     assert 'AssertionError' in printed

@@ -243,7 +243,7 @@ def test_leaving_the_context_closes() -> None:
 
 def test_bytes_are_kept_as_the_same_object(connector: LocalConnector) -> None:
     obj = bytes(1000)
-    (batched,) = connector.put_batch([obj])
+    batched, _ = connector.put_batch([obj, bytearray()])
     put = connector.put(obj)
     deferred = connector.new_key()
     connector.set(deferred, obj)

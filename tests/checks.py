@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import sleep
 from typing import Any
 from typing import TypeAlias
@@ -111,6 +113,37 @@ def meet(
         lambda hook: first(connector, hook),
         lambda: second(other),
     )
+
+
+@contextmanager
+def held(
+    connector: LocalConnector, operation: str
+) -> Iterator[Callable[..., None]]:
+    """Keep another thread in the middle of an operation.
+
+    Yields:
+        Function that lets it leave.
+    """
+    inside, left = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        inside.set()
+        assert left.wait(PATIENCE)
+
+    def leave(_: float = 0) -> None:
+        left.set()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    thread = threading.Thread(
+        target=STOPPED[operation],
+        args=(connector, once(stay)),
+        daemon=True,
+    )
+    thread.start()
+    assert inside.wait(PATIENCE)
+    yield leave
+    leave()
 
 
 def in_parallel(rounds: int, *works: Callable[[int], None]) -> None:

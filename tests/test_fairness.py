@@ -13,8 +13,8 @@ from proxystore_local import guarded
 from proxystore_local import LocalConnector
 from proxystore_local.guarded import GuardedDict
 from tests.checks import A
+from tests.checks import held
 from tests.checks import OPERATIONS
-from tests.checks import STOPPED
 from tests.harness import hooked
 from tests.harness import once
 from tests.harness import PATIENCE
@@ -207,25 +207,10 @@ def test_nobody_waits_for_a_thread_that_was_stopped_at_exit(
     stopped: str,
 ) -> None:
     connector = LocalConnector({A: b'old'})
-    inside, leave = threading.Event(), threading.Event()
-
-    def linger() -> None:
-        inside.set()
-        assert leave.wait(PATIENCE)
-
-    thread = threading.Thread(
-        target=STOPPED[stopped],
-        args=(connector, once(linger)),
-        daemon=True,
-    )
-    thread.start()
-    assert inside.wait(PATIENCE)
-    monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
-    for operation in OPERATIONS.values():
-        operation(connector)
-    leave.set()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    with held(connector, stopped):
+        monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
+        for operation in OPERATIONS.values():
+            operation(connector)
 
 
 @pytest.mark.timeout(120)

@@ -11,8 +11,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -24,6 +22,7 @@ from proxystore_local import keys
 from proxystore_local import LocalConnector
 from tests.checks import A
 from tests.checks import B
+from tests.checks import held
 from tests.checks import OPERATIONS
 from tests.checks import STOPPED
 from tests.harness import load
@@ -117,37 +116,6 @@ def use(connector: LocalConnector) -> None:
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert failures == []
-
-
-@contextmanager
-def held(
-    connector: LocalConnector, operation: str
-) -> Iterator[Callable[..., None]]:
-    """Keep another thread in the middle of an operation.
-
-    Yields:
-        Function that lets it leave.
-    """
-    inside, left = threading.Event(), threading.Event()
-
-    def stay() -> None:
-        inside.set()
-        assert left.wait(PATIENCE)
-
-    def leave(_: float = 0) -> None:
-        left.set()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-    thread = threading.Thread(
-        target=STOPPED[operation],
-        args=(connector, once(stay)),
-        daemon=True,
-    )
-    thread.start()
-    assert inside.wait(PATIENCE)
-    yield leave
-    leave()
 
 
 def make_connector() -> LocalConnector:

@@ -28,10 +28,10 @@ from proxystore_local import guarded
 from proxystore_local import LocalConnector
 from tests.checks import A
 from tests.checks import B
+from tests.checks import held
 from tests.checks import LockMaker
 from tests.checks import OPERATIONS
 from tests.checks import STOPPED
-from tests.harness import once
 from tests.harness import PATIENCE
 from tests.harness import ReportingLock
 
@@ -122,17 +122,7 @@ def beside(
     Yields:
         Function that lets the other thread leave.
     """
-    inside, left = threading.Event(), threading.Event()
     waits = 0
-
-    def stay() -> None:
-        inside.set()
-        assert left.wait(PATIENCE)
-
-    def leave() -> None:
-        left.set()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
     def sleep(_: float) -> None:
         nonlocal waits
@@ -140,23 +130,17 @@ def beside(
         if waits == 3:
             leave()
 
-    thread = threading.Thread(
-        target=STOPPED[stopped],
-        args=(connector, once(stay)),
-        daemon=True,
-    )
-    thread.start()
-    assert inside.wait(PATIENCE)
-    if closed:
-        give_up = mock.Mock(side_effect=KeyboardInterrupt)
-        with (
-            mock.patch.object(guarded, 'sleep', give_up),
-            pytest.raises(KeyboardInterrupt),
-        ):
-            connector.set(A, b'2')
-    with mock.patch.object(guarded, 'sleep', sleep):
-        yield leave
-        leave()
+    with held(connector, stopped) as leave:
+        if closed:
+            give_up = mock.Mock(side_effect=KeyboardInterrupt)
+            with (
+                mock.patch.object(guarded, 'sleep', give_up),
+                pytest.raises(KeyboardInterrupt),
+            ):
+                connector.set(A, b'2')
+        with mock.patch.object(guarded, 'sleep', sleep):
+            yield leave
+            leave()
 
 
 SCENES: dict[str, Scene] = {

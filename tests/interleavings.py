@@ -474,18 +474,18 @@ def explore(
     return Explored(result.num_explored, frozenset(late), None)
 
 
-class SteppedRegistry(dict[int, Any]):
+class SteppedRegistry(dict[int | str, Any]):
     """The registry's dict, each use of which is one step."""
 
     used: object = None
 
-    def get(self, key: int, get: Any = GET) -> Any:
+    def get(self, key: int | str, get: Any = GET) -> Any:
         self.used  # noqa: B018
         return get(self, key)
 
     def setdefault(  # type: ignore[override]
         self,
-        key: int,
+        key: int | str,
         entry: Any,
         setdefault: Any = SET_DEFAULT,
     ) -> Any:
@@ -494,7 +494,7 @@ class SteppedRegistry(dict[int, Any]):
 
     def __setitem__(
         self,
-        key: int,
+        key: int | str,
         entry: Any,
         set_item: Any = SET_ITEM,
     ) -> None:
@@ -504,7 +504,7 @@ class SteppedRegistry(dict[int, Any]):
     @staticmethod
     def remove_dead(
         guards: Any,
-        key: int,
+        key: int | str,
         remove: Any = REMOVE_DEAD,
     ) -> None:
         guards.used = key
@@ -537,19 +537,19 @@ class FirstGuards:
 
     def share(self) -> bool:
         entries = [entry() for entry in self.guards.values()]
-        return len({*self.found}) == 1 and entries == self.found[:1]
+        return len({*self.found}) == 1 and {*entries} == {*self.found}
 
 
 def explore_first_guards(*changes: tuple[str, str]) -> Explored:
     """Let threads ask for the guard of one dict under every schedule.
 
     Args:
-        changes: Changes of the source of `registry.guard()`.
+        changes: Changes of the source of `registry._first()`.
 
     Returns:
         How many schedules there were, and the first that failed.
     """
-    module = unseen(registry, inspect.getsource(registry.guard), *changes)
+    module = unseen(registry, inspect.getsource(registry._first), *changes)
     with no_other_turns():
         result = frontrun.explore(
             partial(FirstGuards, module),

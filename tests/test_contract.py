@@ -10,6 +10,8 @@ import array
 import importlib
 import importlib.util
 import inspect
+import mmap
+import types
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +32,11 @@ def beside_a_second(**lock: Any) -> LocalConnector:
     return connector
 
 
+def from_the_config_of_a_second(**lock: Any) -> LocalConnector:
+    beside.append(LocalConnector(**lock))
+    return LocalConnector.from_config(beside[0].config())
+
+
 beside: list[LocalConnector] = []
 
 
@@ -37,9 +44,7 @@ CONSTRUCTIONS: dict[str, Callable[..., LocalConnector]] = {
     'fresh': LocalConnector,
     'on_a_given_dict': lambda **lock: LocalConnector({}, **lock),
     'beside_a_second': beside_a_second,
-    'from_config': lambda **lock: LocalConnector.from_config(
-        {**LocalConnector().config(), **lock},
-    ),
+    'from_config': from_the_config_of_a_second,
     'from_config_with_data': lambda **lock: LocalConnector.from_config(
         {**LocalConnector(include_data_in_config=True).config(), **lock},
     ),
@@ -175,8 +180,7 @@ def test_the_given_dict_is_used_itself(documented: Any) -> None:
 
 
 def test_config_round_trip(documented: Any) -> None:
-    config = type(documented)().config()
-    assert config == {'include_data_in_config': False}
+    config = documented.config()
     rebuilt = type(documented).from_config(config)
     assert type(rebuilt) is type(documented)
     assert rebuilt.config() == config
@@ -222,7 +226,8 @@ def test_signatures_are_upstreams(name: str) -> None:
 
     expected = parameters(upstream.LocalConnector)
     if name == '__init__':
-        expected.append(('lock', inspect.Parameter.KEYWORD_ONLY, None))
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        expected += [('lock', keyword, None), ('store_id', keyword, None)]
     assert parameters(LocalConnector) == expected
 
 
@@ -315,21 +320,40 @@ def test_batches_take_any_iterable(connector: LocalConnector) -> None:
     assert set(connector.get_batch(set(keys))) == {b'0', b'1', b'2'}
 
 
-NO_BATCHES = [LocalKey('a'), b'', b'text', bytearray(b'text'), '', 'text']
+CLOSED = mmap.mmap(-1, 10)
+CLOSED.close()
+NO_BATCHES = [
+    *('text', '', b'bytes', b'', bytearray(b'bytes'), memoryview(b'bytes')),
+    *(array.array('B', b'bytes'), mmap.mmap(-1, 10), CLOSED),
+    *(5, None, object()),
+]
 
 
-@pytest.mark.parametrize('single', [*NO_BATCHES, memoryview(b'text')])
-def test_a_batch_of_a_single_thing_is_refused(
+@pytest.mark.parametrize('single', NO_BATCHES, ids=repr)
+def test_what_is_no_batch_raises_type_error(
     connector: LocalConnector,
     single: Any,
 ) -> None:
-    came = f'not {type(single).__name__}'
-    with pytest.raises(TypeError, match=rf'iterable of keys, {came}; get\('):
+    came = rf'.*\), not {type(single).__name__}$'
+    with pytest.raises(TypeError, match=rf'iterable of keys \(get\({came}'):
         connector.get_batch(single)
-    with pytest.raises(
-        TypeError, match=rf'iterable of bytes-like objects, {came}; put\('
-    ):
+    with pytest.raises(TypeError, match=rf'bytes-like objects \(put\({came}'):
         connector.put_batch(single)
+    assert len(connector) == 0
+
+
+def test_a_single_key_or_a_mapping_raises_type_error(
+    connector: LocalConnector,
+) -> None:
+    single: Any = LocalKey('a')
+    with pytest.raises(TypeError, match=r'iterable of keys.*not LocalKey$'):
+        connector.get_batch(single)
+    mappings: list[Any] = [{b'a': b'b'}, types.MappingProxyType({b'a': b'b'})]
+    for mapping in mappings:
+        with pytest.raises(
+            TypeError, match=r'put\(\) .*, not \w*(d|D)ict|map'
+        ):
+            connector.put_batch(mapping)
     assert len(connector) == 0
 
 
@@ -392,8 +416,9 @@ def test_what_a_key_itself_raises_is_kept(connector: LocalConnector) -> None:
         ({'hostname': 'localhost', 'port': 6379}, "argument 'hostname'"),
         ({'include_data': True}, "argument 'include_data'"),
         ({'store_dict': []}, 'store_dict must be a plain dict, not list'),
-        ([], 'must be a mapping, not list'),
-        (None, 'must be a mapping, not NoneType'),
+        ({'store_id': 5}, 'store_id must be the text .*, not 5'),
+        ([], "'list' object is not a mapping"),
+        (None, "'NoneType' object is not a mapping"),
     ],
 )
 def test_what_is_no_configuration_is_refused(config: Any, came: str) -> None:

@@ -121,8 +121,8 @@ def test_finds_what_goes_wrong_without_a_lock(program: Program) -> None:
 def test_finds_first_guards_of_one_dict_that_are_not_one() -> None:
     explored = explore_first_guards(
         (
-            'while (found := _guards.setdefault(identity, entry)()) is None:',
-            '_guards[identity], found = entry, made\n    while found is None:',
+            'while (found := _guards.setdefault(name, entry)()) is None:',
+            '_guards[name], found = entry, made\n    while found is None:',
         ),
     )
     assert explored.failure is not None

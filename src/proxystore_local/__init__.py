@@ -6,3 +6,4 @@ from proxystore_local.connector import LocalConnector
 from proxystore_local.keys import LocalKey
 
 __all__ = ['LocalConnector', 'LocalKey']
+__version__ = '0.1.0'

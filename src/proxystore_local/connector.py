@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-# What can be iterated, but is one key or one object.
-_NO_BATCH = (LocalKey, str, bytes, bytearray, memoryview)
-
 
 class LocalConnector:
     """Connector that stores objects in the local process's memory.
@@ -28,8 +29,8 @@ class LocalConnector:
     (`get`, `get_batch`, `exists`, `len()`, and `config` when it includes the
     data) run side by side; each operation that writes (`put`, `put_batch`,
     `set`, `evict`) runs alone. Batches are atomic. Finalizers and signal
-    handlers may use the connector as well. Connectors on the same `store_dict`
-    share one lock; code that uses the dict directly does not.
+    handlers may use the connector as well. Connectors on the same data share
+    one lock; code that uses the dict directly does not acquire it.
 
     Args:
         store_dict: Plain dict to store data in. The dict itself is used, not
@@ -39,12 +40,24 @@ class LocalConnector:
             This copies every key and is meant for testing.
         lock: Lock of `readerwriterlock.rwlock` to use in place of the
             connector's own, such as `RWLockFair()`. These can deadlock: see
-            the guide on choosing a lock. If not specified, the lock that
-            `store_dict` already has, or else the connector's own.
+            the guide on choosing a lock. If not specified, the lock that the
+            data already has, or else the connector's own.
+        store_id: Identifier of the data of another connector, from its
+            configuration. The connector uses that data and its lock. If no
+            connector in this process has that data, a new empty dict is used,
+            with a RuntimeWarning.
 
     Raises:
-        TypeError: If `store_dict` is no plain dict, or `lock` no such lock.
-        ValueError: If a connector on the same `store_dict` has another lock.
+        TypeError: If `store_dict` is not a plain dict, `lock` not such a lock,
+            or `store_id` not a text.
+        ValueError: If another connector on the same data has another lock, or
+            both `store_dict` and `store_id` are specified.
+
+    Example:
+        >>> connector = LocalConnector()
+        >>> key = connector.put(b'spam')
+        >>> connector.get(key)
+        b'spam'
     """
 
     # The dict is touched by its guard only. What could call back into the
@@ -56,9 +69,26 @@ class LocalConnector:
         *,
         include_data_in_config: bool = False,
         lock: RWLock | None = None,
+        store_id: str | None = None,
     ) -> None:
-        self._guard = guard({} if store_dict is None else store_dict, lock)
+        if store_dict is not None and store_id is not None:
+            raise ValueError(
+                'store_dict is the data itself, and store_id says which data '
+                'of this process to use: expected one of them, not both.',
+            )
+        store = {} if store_dict is None else store_dict
+        self._guard = guard(store, lock, store_id)
         self._include_data_in_config = include_data_in_config
+        if store_id is not None and self._guard.store is store:
+            warnings.warn(
+                f'the data of store_id {store_id!r} (host/process/identifier) '
+                'is not in this process, or was freed with its last '
+                'connector, so this connector is empty. To reach objects from '
+                'other processes use a connector such as '
+                'proxystore.connectors.redis.RedisConnector.',
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -99,20 +129,33 @@ class LocalConnector:
 
         Does nothing, as other threads may go on using the connector. The data
         is freed with the last connector, or other user, of the dict.
+
+        Example:
+            >>> connector.close()
         """
 
     def config(self) -> dict[str, Any]:
         """Get the connector configuration.
 
         The configuration contains all the information needed to reconstruct
-        the connector object.
+        the connector object: in this process, a connector that is made from it
+        uses the same data as long as any connector does.
 
         Returns:
-            Dictionary of `include_data_in_config` and, if that is true, \
-            a snapshot of the data at one moment as `store_dict`.
+            Dictionary of `include_data_in_config` and, if that is true, a
+            snapshot of the data at one moment as `store_dict`, else the
+            `store_id` of the data.
+
+        Example:
+            >>> key = connector.put(b'spam')
+            >>> LocalConnector.from_config(connector.config()).get(key)
+            b'spam'
         """
         if not self._include_data_in_config:
-            return {'include_data_in_config': False}
+            return {
+                'include_data_in_config': False,
+                'store_id': self._guard.store_id,
+            }
         return {
             'include_data_in_config': True,
             'store_dict': self._guard.snapshot(),
@@ -123,24 +166,33 @@ class LocalConnector:
         """Create a new connector instance from a configuration.
 
         Args:
-            config: Configuration returned by `#!python .config()`.
+            config: Configuration returned by `config()`. It is not changed: a
+                `store_dict` in it is copied.
 
         Returns:
-            Connector on the configuration's `store_dict`, or on a new dict.
+            Connector on the data that `store_id` names, or on a new dict.
 
         Raises:
-            TypeError: If this is no such configuration.
+            TypeError: If this is not such a configuration.
+
+        Example:
+            >>> second = LocalConnector.from_config(connector.config())
+            >>> second.config() == connector.config()
+            True
         """
         try:
-            return cls(**config)
+            options = {**config}
+            if type(options.get('store_dict')) is dict:
+                options['store_dict'] = options['store_dict'].copy()
+            return cls(**options)
         except TypeError as error:
             raise TypeError(
                 f'config must be what config() of a {cls.__name__} returned, '
-                'a dict of include_data_in_config and, if that is true, '
-                f'store_dict: {error}',
+                'a dict of include_data_in_config and either store_id or, if '
+                f'that is true, store_dict: {error}',
             ) from error
 
-    def evict(self, key: LocalKey) -> None:
+    def evict(self, key: LocalKey | tuple[Any, ...]) -> None:
         """Evict the object associated with the key, if there is one.
 
         Args:
@@ -148,10 +200,13 @@ class LocalConnector:
 
         Raises:
             TypeError: If the key is not hashable.
+
+        Example:
+            >>> connector.evict(connector.put(b'spam'))
         """
         self._guard.evict(key)
 
-    def exists(self, key: LocalKey) -> bool:
+    def exists(self, key: LocalKey | tuple[Any, ...]) -> bool:
         """Check if an object associated with the key exists.
 
         Args:
@@ -162,10 +217,14 @@ class LocalConnector:
 
         Raises:
             TypeError: If the key is not hashable.
+
+        Example:
+            >>> connector.exists(connector.put(b'spam'))
+            True
         """
         return self._guard.exists(key)
 
-    def get(self, key: LocalKey) -> bytes | None:
+    def get(self, key: LocalKey | tuple[Any, ...]) -> bytes | None:
         """Get the serialized object associated with the key.
 
         Args:
@@ -176,29 +235,43 @@ class LocalConnector:
 
         Raises:
             TypeError: If the key is not hashable.
+
+        Example:
+            >>> connector.get(connector.put(b'spam'))
+            b'spam'
         """
         return self._guard.get(key)
 
     # Any, since lists are invariant, and ProxyStore's protocol has a list of
     # anything bytes-like.
-    def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | Any | None]:
+    def get_batch(
+        self,
+        keys: Iterable[LocalKey | tuple[Any, ...]],
+    ) -> list[bytes | Any | None]:
         """Get a batch of serialized objects as they are at one moment.
 
         Args:
             keys: Keys associated with objects to retrieve. The iterable is
-                consumed before the lock is taken.
+                consumed before the lock is acquired.
 
         Returns:
-            List with same order as `keys` with the serialized objects or \
+            List with same order as `keys` with the serialized objects or
             `None` if the corresponding key does not have an associated object.
 
         Raises:
-            TypeError: If `keys` is a single key, or any key not hashable.
+            TypeError: If `keys` is a single key or not iterable, or any key
+                not hashable.
+
+        Example:
+            >>> keys = connector.put_batch([b'spam', b'eggs'])
+            >>> connector.get_batch([*keys, connector.new_key()])
+            [b'spam', b'eggs', None]
         """
-        if type(keys) in _NO_BATCH:
-            raise TypeError(
-                'keys must be an iterable of keys, not '
-                f'{type(keys).__name__}; get() takes a single key.',
+        if type(keys) is not list:
+            keys = _iterate(
+                keys,
+                LocalKey,
+                'keys must be an iterable of keys (get() takes a single key)',
             )
         return self._guard.get_batch(tuple(keys))
 
@@ -210,9 +283,12 @@ class LocalConnector:
                 Ignored in this implementation.
 
         Returns:
-            Key which can be used to retrieve an object once \
-            [`set()`][proxystore_local.LocalConnector.set] \
-            has been called on the key.
+            Key which can be used to retrieve an object once `set()` has been
+            called on the key.
+
+        Example:
+            >>> connector.exists(connector.new_key())
+            False
         """
         return mint()
 
@@ -227,7 +303,11 @@ class LocalConnector:
             Key which can be used to retrieve the object.
 
         Raises:
-            TypeError: If the object is not bytes-like.
+            TypeError: If the object is not bytes-like, or consists of
+                addresses, such as an array of Python objects.
+
+        Example:
+            >>> key = connector.put(b'spam')
         """
         if type(obj) is not bytes:
             obj = _as_bytes(obj)
@@ -240,20 +320,26 @@ class LocalConnector:
 
         Args:
             objs: Serialized objects to put in the store. The iterable is
-                consumed, and every object checked, before the lock is taken.
+                consumed, and every object checked, before the lock is
+                acquired.
 
         Returns:
-            List of keys with the same order as `objs` which can be used to \
+            List of keys with the same order as `objs` which can be used to
             retrieve the objects.
 
         Raises:
-            TypeError: If `objs` is a single object, or any object not \
-                bytes-like; none is stored then.
+            TypeError: If `objs` is a single object, a mapping or not iterable,
+                or any object not as for `put()`; none is stored then.
+
+        Example:
+            >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
-        if type(objs) in _NO_BATCH:
-            raise TypeError(
-                'objs must be an iterable of bytes-like objects, not '
-                f'{type(objs).__name__}; put() takes a single object.',
+        if type(objs) is not list:
+            objs = _iterate(
+                objs,
+                Mapping,
+                'objs must be an iterable of bytes-like objects (put() takes '
+                'a single object)',
             )
         values: list[Any] = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
@@ -262,21 +348,44 @@ class LocalConnector:
         self._guard.put_batch(dict(zip(keys, values)))
         return keys
 
-    def set(self, key: LocalKey, obj: Buffer) -> None:
+    def set(self, key: LocalKey | tuple[Any, ...], obj: Buffer) -> None:
         """Set the object associated with a key.
 
         Args:
             key: Key that the object will be associated with.
-            obj: Object to associate with the key, taken as by
-                [`put()`][proxystore_local.LocalConnector.put].
+            obj: Object to associate with the key, taken as by `put()`.
 
         Raises:
-            TypeError: If the object is not bytes-like, or the key not \
+            TypeError: If the object is not as for `put()`, or the key not
                 hashable.
+
+        Example:
+            >>> connector.set(connector.new_key(), b'spam')
         """
         if type(obj) is not bytes:
             obj = _as_bytes(obj)
         self._guard.set(key, obj)
+
+
+def _iterate(batch: Any, refused: type, expected: str) -> Iterator[Any]:
+    """Iterate over a batch, unless it is a single item."""
+    message = f'{expected}, not {type(batch).__name__}'
+    if isinstance(batch, (str, refused)) or _has_buffer(batch):
+        raise TypeError(message)
+    try:
+        return iter(batch)
+    except TypeError as error:
+        raise TypeError(message) from error
+
+
+def _has_buffer(obj: Any) -> bool:
+    try:
+        memoryview(obj)
+    except TypeError:
+        return False
+    except (BufferError, ValueError):  # It has been closed, for example.
+        pass
+    return True
 
 
 def _as_bytes(obj: Buffer) -> bytes:
@@ -284,13 +393,17 @@ def _as_bytes(obj: Buffer) -> bytes:
     if type(obj) is bytes:
         return obj
     try:
-        view = memoryview(obj)
-    except TypeError:
+        with memoryview(obj) as view:
+            # The names of fields are between colons. Z is a string's address,
+            # but before d, f or g a complex number.
+            form = re.sub(':.*?:', '', view.format)
+            if re.search('[&OPXz]|Z(?![dfg])', form):
+                raise TypeError('its buffer holds addresses of objects')
+            return view.tobytes()
+    except (BufferError, TypeError, ValueError) as error:
         raise TypeError(
             'expected bytes or another bytes-like object, not '
-            f"{type(obj).__name__}. ProxyStore's Store serializes any object "
-            'before it reaches the connector; without a Store, serialize it '
-            'first.',
-        ) from None
-    with view:
-        return view.tobytes()
+            f"{type(obj).__name__}: {error}. ProxyStore's Store serializes "
+            'any object before it reaches the connector; without a Store, '
+            'serialize it first.',
+        ) from error

@@ -88,7 +88,10 @@ class DictGuard:
     Subclasses say how to run a function `shared` or `exclusive`.
     """
 
-    __slots__ = ('__weakref__', 'store')
+    __slots__ = ('__weakref__', 'store', 'store_id')
+
+    # Identifies the data in this process; given by the registry.
+    store_id: str
 
     # The lock, if it is one that a user has chosen.
     lock: object = None

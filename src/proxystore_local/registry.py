@@ -1,8 +1,10 @@
-"""Which dict has which guard, so that connectors on one dict share one."""
+"""Which data has which guard, so that connectors on the same share one."""
 
 from __future__ import annotations
 
 import os
+import platform
+import uuid
 import weakref
 from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
 from typing import Any
@@ -13,19 +15,26 @@ from proxystore_local.guarded import GuardedDict
 from proxystore_local.rwlocked import RWLock
 from proxystore_local.rwlocked import RWLockedDict
 
-# The guard of each dict, by the dict's identity: a guard keeps its dict alive,
-# so that is no other dict's. There is no lock: each change is one call on this
-# dict, and an entry is removed, as weakref.WeakValueDictionary does it, only
-# while its guard is dead.
-_guards: dict[int, weakref.ref[DictGuard]]
+# The guard of each dict, by the dict's identity and by its store_id. A guard
+# keeps its dict alive, so the identity is no other dict's. There is no lock:
+# each change is one call on this dict, and an entry is removed, as
+# weakref.WeakValueDictionary does it, only while its guard is dead.
+_guards: dict[int | str, weakref.ref[DictGuard]]
 _guards = globals().get('_guards', {})  # A reload of this module keeps it.
 
 
-def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
+def guard(
+    store: dict[Any, bytes],
+    lock: RWLock | None = None,
+    store_id: str | None = None,
+) -> DictGuard:
     """Get the guard of a dict: the same for all who ask, as long as it lives.
 
-    Raises TypeError if one of the two is not as it should be, and ValueError
-    if the dict already has another lock.
+    With the identifier of other data, get the guard of that data; if there is
+    none in this process, the dict takes over the identifier.
+
+    Raises TypeError if an argument is not as it should be, and ValueError if
+    the data already has another lock.
     """
     if type(store) is not dict:
         raise TypeError(
@@ -38,23 +47,38 @@ def guard(store: dict[Any, bytes], lock: RWLock | None = None) -> DictGuard:
             'lock must be an instance of a lock of readerwriterlock.rwlock '
             f'({names}), not {lock!r}.',
         )
+    if store_id is None:
+        store_id = f'{platform.node()}/{os.getpid()}/{uuid.uuid4()}'
+    elif type(store_id) is not str:
+        raise TypeError(
+            'store_id must be the text that config() of a connector '
+            f'returned, not {store_id!r}.',
+        )
     made: DictGuard = GuardedDict(store)
     if lock is not None:
         made = RWLockedDict(store, lock)
-    identity = id(store)
-
-    def remove(_: object) -> None:
-        _remove_dead_weakref(_guards, identity)
-
-    entry = weakref.ref(made, remove)
-    while (found := _guards.setdefault(identity, entry)()) is None:
-        remove(entry)
+    made.store_id = store_id
+    found = _first(store_id, made)
+    if found is made:
+        found = _first(id(store), made)
     if lock is not None and found.lock is not lock:
         raise ValueError(
             'store_dict is already used by a connector with another lock: '
             'connectors on one dict share one lock. Pass the same lock object '
             'to each, or none.',
         )
+    return found
+
+
+def _first(name: int | str, made: DictGuard) -> DictGuard:
+    """Get the guard that is registered under a name, or register this one."""
+
+    def remove(_: object) -> None:
+        _remove_dead_weakref(_guards, name)
+
+    entry = weakref.ref(made, remove)
+    while (found := _guards.setdefault(name, entry)()) is None:
+        remove(entry)
     return found
 
 

@@ -1,16 +1,18 @@
-"""Tests of the word count example: on real data, and that its check can fail.
+"""Tests of the examples as commands, and of the word count's own check.
 
-The example needs proxystore, which has to be told apart from a failure: where
+The examples need proxystore, which has to be told apart from a failure: where
 it is not installed, these tests are reported as skipped.
 """
 
 from __future__ import annotations
 
 import email
-import json
+import os
+import pty
 import subprocess
 import sys
-import threading
+import sysconfig
+import termios
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,25 +27,24 @@ from tests.harness import without
 proxystore_store = pytest.importorskip('proxystore.store')
 pytest.importorskip('tqdm')
 
-SCRIPT = Path(__file__).parents[1] / 'docs' / 'examples' / 'word_count.py'
+EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
+WORD_COUNT = EXAMPLES / 'word_count.py'
+both = pytest.mark.parametrize('example', ['word_count', 'beyond_one_process'])
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the example as a user does, with warnings as errors."""
+def run(*arguments: object, **options: Any) -> Any:
+    """Run Python as a user does, but with warnings as errors."""
     return subprocess.run(
-        [
-            *(sys.executable, '-X', 'dev', '-W', 'error', str(SCRIPT)),
-            *map(str, arguments),
-        ],
-        capture_output=True,
+        [sys.executable, '-X', 'dev', '-W', 'error', *map(str, arguments)],
         check=False,
         encoding='utf-8',
         timeout=100,
+        **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options,
     )
 
 
 def table(output: str) -> dict[str, str]:
-    """Read what the example prints: names and numbers."""
+    """Read what the word count prints: names and numbers."""
     rows = [line.rsplit(maxsplit=1) for line in output.splitlines() if line]
     return dict(rows[:-1])
 
@@ -52,7 +53,7 @@ def table(output: str) -> dict[str, str]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / 'sub').mkdir()
     (tmp_path / 'site-packages').mkdir()
-    (tmp_path / 'a.py').write_bytes(b'spam = eggs(spam)\n')
+    (tmp_path / 'a.py').write_text('spam = größe(spam)\n', encoding='utf-8')
     (tmp_path / 'b.py').write_bytes(b'SPAM_1 = b"\xff" # not UTF-8')
     (tmp_path / 'sub' / 'empty.py').write_bytes(b'')
     (tmp_path / 'notes.txt').write_bytes(b'spam')
@@ -60,85 +61,155 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# Both examples, as commands.
+
+
+@both
+def test_help_has_the_defaults(example: str) -> None:
+    wide = {**os.environ, 'COLUMNS': '1000'}
+    done = run(EXAMPLES / f'{example}.py', '--help', env=wide)
+    assert done.returncode == 0
+    assert f'(default: {sysconfig.get_path("stdlib")}).\n' in done.stdout
+
+
+@both
+def test_bar_on_a_terminal(example: str, folder: Path) -> None:
+    terminal, standard_error = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    try:
+        done = run(EXAMPLES / f'{example}.py', folder, stderr=standard_error)
+        assert done.returncode == 0
+        assert b'100%' in os.read(terminal, 100_000)
+    finally:
+        os.close(terminal)
+        os.close(standard_error)
+
+
+@both
+@pytest.mark.parametrize('encoding', ['utf-8', 'ascii'])
+def test_no_bar_elsewhere(example: str, folder: Path, encoding: str) -> None:
+    environment = {**os.environ, 'PYTHONIOENCODING': encoding}
+    done = run(EXAMPLES / f'{example}.py', folder, env=environment)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.splitlines()[-1].startswith('OK: ')
+    if example == 'word_count':
+        word = 'größe' if encoding == 'utf-8' else r'gr\xf6\xdfe'
+        assert table(done.stdout)[word] == '1'
+
+
+@both
+def test_closed_pipe(example: str, folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run(EXAMPLES / f'{example}.py', folder, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, '')
+
+
+@both
+def test_ctrl_c(example: str, folder: Path) -> None:
+    # While a worker is about to get an object, and so before the end.
+    code = f"""
+import signal
+import sys
+import threading
+import {example} as example
+from proxystore_local import LocalConnector
+
+once = iter([threading.main_thread().ident])
+
+class Interrupting(LocalConnector):
+    def get(self, key):
+        for thread in once:
+            signal.pthread_kill(thread, signal.SIGINT)
+        return super().get(key)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+example.LocalConnector = Interrupting
+sys.exit(example.main())
+"""
+    done = run('-c', code, folder, cwd=EXAMPLES)
+    assert done.returncode == 130
+    assert done.stdout == ''
+    assert done.stderr == f'{example}.py: interrupted\n'
+
+
+@both
+def test_unreadable_file(
+    example: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_bytes(path: Path) -> bytes:
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'read_bytes', read_bytes)
+    wrong = load(EXAMPLES / f'{example}.py').main([str(folder)])
+    assert wrong.startswith(f'{example}.py: cannot read a file: ')
+    assert wrong.count('\n') == 0
+    assert "Permission denied: '" in wrong
+
+
+@both
+@pytest.mark.parametrize('name', ['missing', 'notes.txt'])
+def test_no_files(example: str, folder: Path, name: str) -> None:
+    done = run(EXAMPLES / f'{example}.py', folder / name)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr.endswith(f'no *.py files in {folder / name}\n')
+    assert done.stderr.count('\n') == 1
+
+
+@both
+@pytest.mark.parametrize('module', ['proxystore', 'tqdm'])
+def test_missing_module(example: str, module: str) -> None:
+    done = run('-c', without(EXAMPLES / f'{example}.py', module))
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr.count('\n') == 1
+    assert f"no module named '{module}" in done.stderr
+    assert "pip install '.[examples]'" in done.stderr
+
+
+# The word count.
+
+
 @pytest.mark.parametrize('threads', [1, 2, 8])
 def test_small_folder(folder: Path, threads: int) -> None:
     before = sorted(folder.rglob('*'))
-    done = run(folder, '--threads', threads, '--top', 1)
+    done = run(WORD_COUNT, folder, '--threads', threads, '--top', 1)
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
     del rows['seconds']
     used = min(threads, 3)
     assert rows == {
         'files': '3',
-        'bytes': '43',
+        'bytes': '46',
         'words': '7',
         'distinct words': '5',
         'objects put': str(3 + used * used),
         'threads': str(used),
         'spam': '3',
     }
-    assert done.stdout.splitlines()[-1].startswith('OK: ')
-    assert '100%' in done.stderr
     assert sorted(folder.rglob('*')) == before
 
 
-@pytest.mark.parametrize('package', [email, json])
-@pytest.mark.parametrize('threads', [1, 8])
-def test_standard_library(package: Any, threads: int) -> None:
-    done = run(package.__path__[0], '--threads', threads, '--top', 100)
+def test_standard_library() -> None:
+    done = run(WORD_COUNT, email.__path__[0], '--threads', 8, '--top', 100)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith('OK: ')
-    assert package.__name__ in table(done.stdout)
+    assert 'email' in table(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['{folder}/missing'], 'not a folder: {folder}/missing'),
-        (['{folder}/a.py'], 'not a folder: {folder}/a.py'),
-        (['{folder}/none'], 'no *.py files in {folder}/none'),
-        (['--threads', '0'], "--threads: not a number from 1 up: '0'"),
-        (['--threads', 'x'], "--threads: not a number from 1 up: 'x'"),
-        (['--top', '-1'], "--top: not a number from 1 up: '-1'"),
-        (['--unknown'], 'unrecognized arguments: --unknown'),
-    ],
-)
-def test_bad_arguments(
-    folder: Path,
-    arguments: list[str],
-    message: str,
-) -> None:
-    (folder / 'none').mkdir()
-    done = run(*(argument.format(folder=folder) for argument in arguments))
-    assert done.returncode == 2
-    assert done.stdout == ''
-    assert done.stderr.count('\n') == 1
-    assert done.stderr.startswith('word_count.py: error: ')
-    assert done.stderr.endswith(message.format(folder=folder) + '\n')
+@pytest.mark.parametrize('option', ['--threads', '--top'])
+@pytest.mark.parametrize('number', ['0', '-1', 'x'])
+def test_bad_number(option: str, number: str) -> None:
+    done = run(WORD_COUNT, f'{option}={number}')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert f'not a number from 1 up: {number!r}\n' in done.stderr
 
 
-@pytest.mark.parametrize('module', ['proxystore', 'tqdm'])
-def test_missing_module(folder: Path, module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, '-c', without(SCRIPT, module)],
-        capture_output=True,
-        check=False,
-        encoding='utf-8',
-        timeout=100,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count('\n') == 1
-    assert f"no module named '{module}" in done.stderr
-    assert "pip install '.[examples]'" in done.stderr
-
-
-# From here on the example runs in this process, with a connector that does
-# something wrong.
-
-
-@pytest.fixture
-def word_count() -> Any:
-    return load(SCRIPT)
+# From here on it runs in this process, with a connector that does something
+# wrong.
 
 
 class Altering(LocalConnector):
@@ -178,41 +249,26 @@ class LosingBatches(LocalConnector):
         return [*super().get_batch(keys)[:-1], None]
 
 
-def test_in_process(
-    word_count: Any,
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    threads = threading.active_count()
-    # Twice: the names of the Stores are free again after the first.
-    for _ in range(2):
-        assert word_count.main([str(folder), '--threads', '2']) == 0
-        assert proxystore_store.get_store('word-count-0') is None
-    assert threading.active_count() <= threads + 1, 'tqdm has one of its own'
-    assert 'OK: ' in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
-    ('connector', 'message'),
+    ('connector', 'wrong'),
     [
-        (Altering, 'counts differently'),
-        (Repeating, 'counts differently'),
-        (Keeping, '7 objects were left'),
+        (LocalConnector, None),
+        (Altering, 'one thread without a store counts differently'),
+        (Repeating, 'one thread without a store counts differently'),
+        (Keeping, '7 objects were left in the connector'),
     ],
 )
-def test_check_fails(
-    word_count: Any,
+def test_check(
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     connector: type[LocalConnector],
-    message: str,
+    wrong: str | None,
 ) -> None:
-    monkeypatch.setattr(word_count, 'LocalConnector', connector)
-    assert word_count.main([str(folder), '--threads', '2']) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith('WRONG: ')
-    assert message in last
+    word_count = load(WORD_COUNT)
+    word_count.LocalConnector = connector
+    expected = wrong and f'word_count.py: WRONG: {wrong}'
+    # Twice: the names of the Stores are free again after the first.
+    for _ in range(2):
+        assert word_count.main([str(folder), '--threads', '2']) == expected
 
 
 @pytest.mark.parametrize('threads', ['1', '8'])
@@ -224,32 +280,13 @@ def test_check_fails(
     ],
 )
 def test_worker_raises(
-    word_count: Any,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     connector: type[LocalConnector],
     message: str,
     threads: str,
 ) -> None:
-    monkeypatch.setattr(word_count, 'LocalConnector', connector)
-    with pytest.raises(Exception, match=message):
-        word_count.main([str(folder), '--threads', threads])
-    assert proxystore_store.get_store('word-count-0') is None
-
-
-def test_unreadable_file(
-    word_count: Any,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def read_bytes(path: Path) -> bytes:
-        raise PermissionError(13, 'Permission denied', str(path))
-
-    monkeypatch.setattr(Path, 'read_bytes', read_bytes)
-    with pytest.raises(SystemExit) as raised:
-        word_count.main([str(folder)])
-    assert raised.value.code == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert 'error: cannot read ' in last
-    assert last.endswith('.py: Permission denied')
+    word_count = load(WORD_COUNT)
+    word_count.LocalConnector = connector
+    for _ in range(2):
+        with pytest.raises(Exception, match=message):
+            word_count.main([str(folder), '--threads', threads])

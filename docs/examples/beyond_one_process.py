@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import sysconfig
 import time
 import zlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from concurrent.futures import Executor
@@ -28,10 +30,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
 from contextlib import contextmanager
+from logging import CRITICAL
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from typing import NoReturn
 
 try:
     from proxystore.connectors.multi import MultiConnector
@@ -76,14 +78,14 @@ def compress(config: StoreConfig, source: Any, dictionary: Any) -> Any:
 
 
 def compress_files(
-    files: Sequence[Path],
+    files: Mapping[Path, bytes],
     connector: Any,
     workers: Executor,
 ) -> tuple[dict[Path, bytes], bytes, int]:
     """The driver: hand out the files and collect what the workers made.
 
     Args:
-        files: Files to compress.
+        files: Content of each file to compress.
         connector: Any connector that the workers reach.
         workers: Any executor. It is left running.
 
@@ -91,11 +93,11 @@ def compress_files(
         Compressed form of each file, the dictionary to restore them with, \
         and how many objects were left in the connector.
     """
-    shared = b''.join(file.read_bytes()[:500] for file in files)[-SMALL // 2 :]
+    shared = b''.join(data[:500] for data in files.values())[-SMALL // 2 :]
     with (
         Store('beyond-one-process', connector, register=True) as store,
         ContextLifetime(store) as lifetime,
-        tqdm(total=len(files), unit='file') as bar,
+        tqdm(total=len(files), unit='file', disable=None) as bar,
     ):
         config = store.config()
         dictionary = store.put(shared, lifetime=lifetime)
@@ -103,9 +105,9 @@ def compress_files(
         jobs: dict[Future[Any], Path] = {}
         packed: dict[Path, bytes] = {}
         try:
-            for file in files:
-                # The lifetime evicts it if no worker comes to it.
-                source = store.put(file.read_bytes(), lifetime=lifetime)
+            for file, content in files.items():
+                # The lifetime evicts it if no worker does.
+                source = store.put(content, lifetime=lifetime)
                 job = workers.submit(compress, config, source, dictionary)
                 keys.append(source)
                 jobs[job] = file
@@ -115,12 +117,14 @@ def compress_files(
                 store.evict(result)
                 keys.append(result)
                 bar.update()
-        finally:
-            # A worker that goes on needs the Store, and puts one object more.
-            running = [job for job in jobs if not job.cancel()]
-            for job in wait(running).done:
+        except BaseException:
+            # Workers that come to their file now do not find it, and those
+            # that have it need the Store until they are done.
+            lifetime.close()
+            for job in wait(jobs).done:
                 if job.exception() is None:
-                    lifetime.add_key(job.result())
+                    store.evict(job.result())
+            raise
         store.evict(dictionary)
         left = sum(map(connector.exists, keys))
     return packed, shared, left
@@ -153,18 +157,23 @@ def make_workers(kind: str) -> Iterator[Executor]:
     elif kind == 'processes':
         spawn = get_context('spawn')
         with ProcessPoolExecutor(COUNT, mp_context=spawn) as processes:
+            with ignored_ctrl_c():
+                wait([processes.submit(os.getpid) for _ in range(COUNT)])
             yield processes
     else:
         from distributed import Client
         from distributed import LocalCluster
 
-        with (
-            LocalCluster(
+        with ignored_ctrl_c():
+            cluster = LocalCluster(
                 processes=True,
                 n_workers=COUNT,
                 threads_per_worker=1,
-                dashboard_address=None,
-            ) as cluster,
+                dashboard_address=':0',
+                silence_logs=CRITICAL,
+            )
+        with (
+            cluster,
             Client(cluster) as client,
             client.get_executor() as executor,
         ):
@@ -172,6 +181,29 @@ def make_workers(kind: str) -> Iterator[Executor]:
 
 
 # --8<-- [end:connectors]
+@contextmanager
+def ignored_ctrl_c() -> Iterator[None]:
+    """Ignore Ctrl-C, as do the processes that are started meanwhile.
+
+    A terminal sends it to them as well, but this process ends their work.
+    """
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    """Read the *.py files in a folder, without packages."""
+    return {
+        file: file.read_bytes()
+        for file in sorted(folder.rglob('*.py'))
+        if file.is_file()
+        and not PACKAGES.intersection(file.relative_to(folder).parts)
+    }
+
+
 def check_redis(port: int) -> None:
     """Raise a `RedisError` at once if there is no Redis server."""
     from redis import Redis
@@ -240,40 +272,58 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compress, print and check; returns the exit code."""
-    parser = argparse.ArgumentParser(description='Compress many files.')
-    add = parser.add_argument
-    stdlib = Path(sysconfig.get_path('stdlib'))
-    add('folder', nargs='?', type=Path, default=stdlib, help='of *.py files')
-    kinds: dict[str, Any] = {'choices': ('threads', 'processes', 'dask')}
-    add('--workers', default='threads', **kinds)
-    kinds = {'choices': ('local', 'redis', 'multi')}
-    add('--connector', default='local', **kinds)
-    add('--redis-port', type=port_number, default=6379, metavar='N')
-    add('--latency', action='store_true', help='time the connectors instead')
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments of the command."""
+    parser = argparse.ArgumentParser(
+        description='Compress many files with workers of any kind, which '
+        'share objects through any connector.',
+    )
+    parser.add_argument(
+        'folder',
+        nargs='?',
+        type=Path,
+        default=sysconfig.get_path('stdlib'),
+        help='Compress the *.py files in this folder (default: %(default)s).',
+    )
+    parser.add_argument(
+        '--workers',
+        choices=('threads', 'processes', 'dask'),
+        default='threads',
+        help='Let these do the work (default: %(default)s).',
+    )
+    parser.add_argument(
+        '--connector',
+        choices=('local', 'redis', 'multi'),
+        default='local',
+        help='Keep the objects in this process, in Redis, or small ones here '
+        'and large ones there (default: %(default)s).',
+    )
+    parser.add_argument(
+        '--redis-port',
+        type=port_number,
+        default=6379,
+        metavar='N',
+        help=f'Find the Redis server at this port of {HOST} '
+        '(default: %(default)s).',
+    )
+    parser.add_argument(
+        '--latency',
+        action='store_true',
+        help='Time the operations of all connectors instead.',
+    )
     options = parser.parse_args(arguments)
-
-    def fail(message: str) -> NoReturn:
-        parser.exit(2, f'{parser.prog}: error: {message}\n')
-
     if options.workers != 'threads' and options.connector != 'redis':
-        fail(
+        parser.error(
             f'--connector {options.connector} keeps objects in the memory of '
             'this process, where the workers of --workers '
             f'{options.workers} cannot read them: use --connector redis, or '
             '--workers threads',
         )
-    if not options.folder.is_dir():
-        fail(f'not a folder: {options.folder}')
-    files = [
-        file
-        for file in sorted(options.folder.rglob('*.py'))
-        if file.is_file()
-        and not PACKAGES.intersection(file.relative_to(options.folder).parts)
-    ]
-    if not files:
-        fail(f'no *.py files in {options.folder}')
+    return options
+
+
+def compress_and_check(options: argparse.Namespace) -> str | None:
+    """Compress, print and check; returns what is wrong, if anything is."""
     port = options.redis_port
     try:
         if options.workers == 'dask':
@@ -284,45 +334,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 check_redis(port)
             except redis.RedisError as error:
-                fail(
+                return (
                     f'no Redis server at {HOST}:{port} ({error}): start one '
                     f"with 'redis-server --port {port}', or give the port of "
-                    'yours with --redis-port',
+                    'yours with --redis-port'
                 )
     except ModuleNotFoundError as error:
-        fail(
-            f'no module named {error.name!r}: run python -m pip install '
-            "'.[beyond]' in a clone of proxystore-local",
+        return (
+            f'no module named {error.name!r}: run '
+            "python -m pip install '.[beyond]' in a clone of proxystore-local"
         )
     if options.latency:
         print_latency(port)
-        return 0
+        return None
 
+    try:
+        files = read_files(options.folder)
+    except OSError as error:
+        return f'cannot read a file: {error}'
+    if not files:
+        return f'no *.py files in {options.folder}'
     connector = make_connector(options.connector, port)
     with make_workers(options.workers) as workers:
         start = time.perf_counter()
         packed, dictionary, left = compress_files(files, connector, workers)
         seconds = time.perf_counter() - start
 
-    contents = {file: file.read_bytes() for file in files}
     rows = {
-        'files': len(contents),
-        'bytes': sum(map(len, contents.values())),
+        'files': len(files),
+        'bytes': sum(map(len, files.values())),
         'compressed': sum(map(len, packed.values())),
         'workers': COUNT,
         'seconds': round(seconds, 2),
     }
     for name, number in rows.items():
         print(f'{name:<12}{number:>14,}')
-    for file, content in contents.items():
+    for file, content in files.items():
         if restore(packed[file], dictionary) != content:
-            print(f'WRONG: {file} is not restored from its compressed form')
-            return 1
+            return f'WRONG: {file} is not restored from its compressed form'
     if left > 0:
-        print(f'WRONG: {left} objects were left in the connector')
-        return 1
+        return f'WRONG: {left} objects were left in the connector'
     print('OK: each file is restored, and all objects are evicted')
-    return 0
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int | str | None:
+    """Run the command; returns what sys.exit() takes."""
+    options = parse(arguments)
+    try:
+        wrong = compress_and_check(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print('beyond_one_process.py: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads the output any more, as after `| head -1`. Python
+        # flushes it once again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return wrong and f'beyond_one_process.py: {wrong}'
 
 
 if __name__ == '__main__':

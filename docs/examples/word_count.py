@@ -1,17 +1,19 @@
 """Count the words of many files with threads that share one connector.
 
 By default the files are the source files of the running Python's standard
-library. Each worker is a thread with a ProxyStore `Store` of its own, and all
-the Stores are on one `LocalConnector`. The work is a small MapReduce:
+library. The workers are the threads of a pool. Each has a ProxyStore `Store`
+of its own, and all the Stores are on one `LocalConnector`. The work is a small
+MapReduce, a task for each line:
 
-1. Workers put the contents of files in batches, and get proxies of them.
-2. Workers resolve proxies that another worker made, which evicts the
-   contents. They count the words and put one partial count for each worker,
-   who is to merge the words that hash to it.
-3. Workers read their partial counts from all the others in one batch, merge
+1. Put the contents of a batch of files, and get proxies of them.
+2. Resolve such proxies, which evicts the contents. Count the words, divide
+   them by their hash into as many parts as there are workers, and put the
+   partial counts.
+3. Get the partial counts of one part, from all batches at one moment. Merge
    and evict them.
 
-The result is checked against a count by one thread without a store.
+Whichever worker takes a task reads what others have put. The result is checked
+against a count by one thread without a store.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ import os
 import re
 import sys
 import sysconfig
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from io import TextIOWrapper
+from itertools import repeat
 from pathlib import Path
 from typing import Any
-from typing import NoReturn
 
 try:
     from proxystore.proxy import Proxy
@@ -38,7 +41,6 @@ try:
     from tqdm import tqdm
 
     from proxystore_local import LocalConnector
-    from proxystore_local import LocalKey
 except ModuleNotFoundError as error:
     sys.exit(
         f'word_count.py: error: no module named {error.name!r}: run '
@@ -50,37 +52,38 @@ PACKAGES = {'dist-packages', 'site-packages'}
 WORD = re.compile(r'[^\W\d_]+')
 
 
+class Worker(threading.local):
+    """What each thread has of its own."""
+
+    store: Store[LocalConnector]
+
+
+worker = Worker()
+
+
 def split(content: bytes) -> list[str]:
     """Split the content of a file into words: runs of letters."""
     return WORD.findall(content.decode('utf-8', 'replace').lower())
 
 
-def put_contents(
-    store: Store[LocalConnector],
-    files: Sequence[Path],
-) -> list[Proxy[bytes]]:
+def put_contents(files: Sequence[Path]) -> list[Proxy[bytes]]:
     """Stage 1: put the contents of files as one batch."""
-    return store.proxy_batch([file.read_bytes() for file in files], evict=True)
+    contents = [file.read_bytes() for file in files]
+    return worker.store.proxy_batch(contents, evict=True)
 
 
-def count_words(
-    store: Store[LocalConnector],
-    contents: Sequence[Proxy[bytes]],
-    workers: int,
-) -> list[Any]:
-    """Stage 2: count words, and put one partial count for each worker."""
-    parts: list[Counter[str]] = [Counter() for _ in range(workers)]
+def count_words(contents: Sequence[Proxy[bytes]], parts: int) -> list[Any]:
+    """Stage 2: count words, and put the counts of each part of the words."""
+    counts: list[Counter[str]] = [Counter() for _ in range(parts)]
     for content in contents:
         for word in split(content):
-            parts[hash(word) % workers][word] += 1
-    return store.put_batch(parts)
+            counts[hash(word) % parts][word] += 1
+    return worker.store.put_batch(counts)
 
 
-def merge_counts(
-    store: Store[LocalConnector],
-    keys: Sequence[LocalKey],
-) -> Counter[str]:
-    """Stage 3: merge the partial counts that were put for one worker."""
+def merge_counts(keys: Sequence[Any]) -> Counter[str]:
+    """Stage 3: merge the counts of one part of the words."""
+    store = worker.store
     merged: Counter[str] = Counter()
     for key, data in zip(keys, store.connector.get_batch(keys)):
         if data is None:
@@ -96,47 +99,37 @@ def count_files(
     connector: LocalConnector,
 ) -> tuple[Counter[str], int]:
     """Count words; also returns how many objects were put on the way."""
-    size = threads * max(1, len(files) // (BATCH_SIZE * threads))
+    size = max(threads, len(files) // BATCH_SIZE)
     batches = [files[i::size] for i in range(size)]
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=2 * size + threads, unit='batch'))
-        # Without a cache, and without the target in the proxies, every read
-        # reaches the connector.
-        direct: dict[str, Any] = {'cache_size': 0, 'populate_target': False}
-        stores = [
-            Store(f'word-count-{i}', connector, register=True, **direct)
-            for i in range(threads)
-        ]
-        for store in stores:
-            stack.enter_context(store)
-        # Threads are joined before any Store is closed, since a proxy needs
-        # the Store that made it.
-        workers = [ThreadPoolExecutor(1) for _ in stores]
-        for worker in workers:
-            stack.callback(worker.shutdown, cancel_futures=True)
 
-        def run(task: Callable[..., Any], *inputs: Any) -> list[Any]:
-            futures = [
-                workers[i % threads].submit(task, stores[i % threads], *values)
-                for i, values in enumerate(zip(*inputs))
-            ]
-            for future in as_completed(futures):
-                future.result()
-                bar.update()
-            return [future.result() for future in futures]
+    # A proxy finds the Store that made it by its name, so the Stores are
+    # registered, and are closed when all threads have ended.
+    with ExitStack() as stores:
 
-        proxies = run(put_contents, batches)
-        keys = run(count_words, [*proxies[1:], proxies[0]], [threads] * size)
-        counts = run(merge_counts, list(zip(*keys)))
-    return sum(counts, Counter()), len(files) + threads * len(keys)
+        def start() -> None:
+            store = Store(
+                f'word-count-{threading.get_ident()}',
+                connector,
+                register=True,
+                # Every read is to reach the connector: no cache, and no
+                # object in the proxy itself.
+                cache_size=0,
+                populate_target=False,
+            )
+            worker.store = stores.enter_context(store)
 
+        def show(stage: str, results: Iterable[Any], total: int) -> list[Any]:
+            # disable=None: no bar where standard error is no terminal.
+            return list(tqdm(results, stage, total, disable=None))
 
-class Parser(argparse.ArgumentParser):
-    """Parser that says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with a message."""
-        self.exit(2, f'{self.prog}: error: {message}\n')
+        with ThreadPoolExecutor(threads, initializer=start) as pool:
+            proxies = show('put', pool.map(put_contents, batches), size)
+            counting = pool.map(count_words, proxies, repeat(threads))
+            keys = show('count', counting, size)
+            # From the parts of each batch to the batches of each part.
+            merging = pool.map(merge_counts, zip(*keys))
+            counts = show('merge', merging, threads)
+    return sum(counts, Counter()), len(files) + size * threads
 
 
 def positive(text: str) -> int:
@@ -146,19 +139,40 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Count, print and check; returns the exit code."""
-    parser = Parser(description='Count words with threads.')
-    add = parser.add_argument
-    stdlib = Path(sysconfig.get_path('stdlib'))
-    add('folder', nargs='?', type=Path, default=stdlib, help='of *.py files')
-    cpus = max(4, os.cpu_count() or 1)
-    add('--threads', type=positive, default=cpus, help='at most one a file')
-    add('--top', type=positive, default=10, help='how many words to print')
-    options = parser.parse_args(arguments)
-    folder = options.folder
-    if not folder.is_dir():
-        parser.error(f'not a folder: {folder}')
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments of the command."""
+    parser = argparse.ArgumentParser(
+        description='Count words with threads that share one connector.',
+    )
+    parser.add_argument(
+        'folder',
+        nargs='?',
+        type=Path,
+        default=sysconfig.get_path('stdlib'),
+        help='Count the words of the *.py files in this folder '
+        '(default: %(default)s).',
+    )
+    parser.add_argument(
+        '--threads',
+        type=positive,
+        default=max(4, os.cpu_count() or 1),
+        metavar='N',
+        help='Use this many threads, but no more than there are files '
+        '(default: %(default)s).',
+    )
+    parser.add_argument(
+        '--top',
+        type=positive,
+        default=10,
+        metavar='N',
+        help='Print this many of the most common words '
+        '(default: %(default)s).',
+    )
+    return parser.parse_args(arguments)
+
+
+def count_and_check(folder: Path, threads: int, top: int) -> str | None:
+    """Count, print and check; returns what is wrong, if anything is."""
     files = [
         file
         for file in sorted(folder.rglob('*.py'))
@@ -166,19 +180,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and not PACKAGES.intersection(file.relative_to(folder).parts)
     ]
     if not files:
-        parser.error(f'no *.py files in {folder}')
+        return f'no *.py files in {folder}'
 
     connector = LocalConnector()
-    threads = min(options.threads, len(files))
+    threads = min(threads, len(files))
     start = time.perf_counter()
     try:
         counts, objects = count_files(files, threads, connector)
         seconds = time.perf_counter() - start
         contents = [file.read_bytes() for file in files]
     except OSError as error:
-        parser.error(f'cannot read {error.filename}: {error.strerror}')
+        return f'cannot read a file: {error}'
     expected = Counter(word for content in contents for word in split(content))
 
+    # Words may have letters that the terminal does not.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     rows = {
         'files': len(files),
         'bytes': sum(map(len, contents)),
@@ -188,18 +205,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'threads': threads,
         'seconds': round(seconds, 2),
     }
-    for table in rows.items(), counts.most_common(options.top):
+    for table in rows.items(), counts.most_common(top):
         for name, number in table:
             print(f'{name:<20}{number:>14,}')
         print()
     if counts != expected:
-        print('WRONG: one thread without a store counts differently')
-        return 1
+        return 'WRONG: one thread without a store counts differently'
     if len(connector) > 0:
-        print(f'WRONG: {len(connector)} objects were left in the connector')
-        return 1
+        return f'WRONG: {len(connector)} objects were left in the connector'
     print('OK: one thread without a store counts the same, all is evicted')
-    return 0
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int | str | None:
+    """Run the command; returns what sys.exit() takes."""
+    options = parse(arguments)
+    try:
+        wrong = count_and_check(options.folder, options.threads, options.top)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print('word_count.py: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads the output any more, as after `| head -1`. Python
+        # flushes it once again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return wrong and f'word_count.py: {wrong}'
 
 
 if __name__ == '__main__':

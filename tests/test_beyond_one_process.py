@@ -7,14 +7,12 @@ redis-server, or a package is not installed, the tests are reported as skipped.
 from __future__ import annotations
 
 import email
-import pickle
+import itertools
 import shutil
 import socket
 import subprocess
-import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor
-from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -47,10 +45,12 @@ from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from tests.harness import load
 from tests.harness import without
+from tests.test_word_count import EXAMPLES
+from tests.test_word_count import run
 
 HOST = '127.0.0.1'
 PACKAGE = Path(email.__path__[0])
-SCRIPT = Path(__file__).parents[1] / 'docs/examples/beyond_one_process.py'
+SCRIPT = EXAMPLES / 'beyond_one_process.py'
 
 
 @contextmanager
@@ -71,13 +71,12 @@ def serve(folder: Path, *options: str) -> Iterator[int]:
     ) as server:
         try:
             assert server.stdout is not None
-            lines = []
-            for line in server.stdout:
-                lines.append(line)
-                if 'Ready to accept connections' in line:
-                    break
-            else:
-                pytest.fail(f'redis-server ended: {"".join(lines)}')
+            lines = itertools.takewhile(
+                lambda line: 'Ready to accept connections' not in line,
+                server.stdout,
+            )
+            log = ''.join(lines)
+            assert server.poll() is None, f'redis-server ended: {log}'
             yield port
         finally:
             server.kill()
@@ -85,8 +84,7 @@ def serve(folder: Path, *options: str) -> Iterator[int]:
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp('redis')
-    with serve(folder, '--appendonly', 'no') as port:
+    with serve(tmp_path_factory.mktemp('redis')) as port:
         yield port
 
 
@@ -109,28 +107,6 @@ def other_process() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def run(
-    *arguments: object,
-    code: str = '',
-    strict: bool = True,
-    cwd: Path | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run the example as a user does, or code, with warnings as errors."""
-    return subprocess.run(
-        [
-            sys.executable,
-            *(('-X', 'dev', '-W', 'error') if strict else ()),
-            *(('-c', code) if code else (str(SCRIPT),)),
-            *map(str, arguments),
-        ],
-        capture_output=True,
-        check=False,
-        cwd=cwd,
-        encoding='utf-8',
-        timeout=100,
-    )
-
-
 # The program.
 
 
@@ -146,76 +122,96 @@ def run(
 )
 def test_one_program(port: int, workers: str, connector: str) -> None:
     done = run(
-        *(PACKAGE, '--workers', workers, '--connector', connector),
-        *('--redis-port', port),
+        *(SCRIPT, PACKAGE, '--redis-port', port),
+        *('--workers', workers, '--connector', connector),
         # Dask may warn as it likes.
         strict=workers != 'dask',
     )
     assert done.returncode == 0, done.stderr
-    files = len(list(PACKAGE.rglob('*.py')))
     first, *_, last = done.stdout.splitlines()
-    assert first.split() == ['files', str(files)]
+    assert first.split() == ['files', str(len(list(PACKAGE.rglob('*.py'))))]
     assert last.startswith('OK: ')
-    assert '100%' in done.stderr
 
 
-def test_workers_of_dask_are_in_other_processes() -> None:
-    code = """
+@pytest.mark.parametrize('workers', ['processes', 'dask'])
+def test_workers_are_in_other_processes(workers: str) -> None:
+    code = f"""
 import os
 import beyond_one_process
 
 if __name__ == '__main__':
-    with beyond_one_process.make_workers('dask') as workers:
-        print(workers.submit(os.getpid).result() != os.getpid())
+    with beyond_one_process.make_workers({workers!r}) as workers:
+        assert workers.submit(os.getpid).result() != os.getpid()
 """
-    done = run(code=code, strict=False, cwd=SCRIPT.parent)
+    done = run('-c', code, strict=workers != 'dask', cwd=EXAMPLES)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == 'True\n'
+
+
+@pytest.mark.parametrize('workers', ['processes', 'dask'])
+def test_ctrl_c(port: int, workers: str) -> None:
+    # When a worker has done its first file. A terminal sends it to the whole
+    # group of processes.
+    code = """
+import os
+import signal
+import sys
+import beyond_one_process as example
+
+as_completed = example.as_completed
+
+def interrupted(jobs):
+    yield next(as_completed(jobs))
+    os.killpg(0, signal.SIGINT)
+    yield from as_completed(jobs)
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    example.as_completed = interrupted
+    sys.exit(example.main())
+"""
+    done = run(
+        *('-c', code, PACKAGE, '--redis-port', port),
+        *('--workers', workers, '--connector', 'redis'),
+        strict=workers != 'dask',
+        cwd=EXAMPLES,
+        start_new_session=True,
+    )
+    assert done.returncode == 130
+    assert done.stdout == ''
+    assert done.stderr == 'beyond_one_process.py: interrupted\n'
 
 
 def test_multi_has_the_small_objects_here(example: Any, port: int) -> None:
-    connector = example.make_connector('multi', port)
-    local = connector.connectors['small'].connector
-    small = connector.put(bytes(example.SMALL))
-    large = connector.put(bytes(example.SMALL + 1))
-    assert isinstance(local, LocalConnector)
-    assert len(local) == 1
-    with redis.Redis(HOST, port) as client:
-        assert client.dbsize() == 1
-    connector.evict(small)
-    connector.evict(large)
-    connector.close()
+    with example.make_connector('multi', port) as connector:
+        local = connector.connectors['small'].connector
+        small = connector.put(bytes(example.SMALL))
+        large = connector.put(bytes(example.SMALL + 1))
+        assert isinstance(local, LocalConnector)
+        assert len(local) == 1
+        connector.evict(small)
+        connector.evict(large)
 
 
 @pytest.mark.parametrize('missing', ['redis', 'distributed'])
 def test_threads_need_no_server(missing: str) -> None:
-    done = run(PACKAGE / 'mime', code=without(SCRIPT, missing))
+    done = run('-c', without(SCRIPT, missing), PACKAGE / 'mime')
     assert done.returncode == 0, done.stderr
 
 
 def test_latency(
     example: Any,
     port: int,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     measure = example.measure
-    monkeypatch.setattr(
-        example,
-        'measure',
-        lambda user, size, _: measure(user, size, 2),
-    )
-    assert example.main(['--latency', '--redis-port', str(port)]) == 0
+    example.measure = lambda user, size, count: measure(user, size, 2)
+    assert example.main(['--latency', '--redis-port', str(port)]) is None
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[2:] == ['local', 'multi', 'redis', 'redis/local']
-    assert [row.split()[:4] for row in rows] == [
-        [layer, f'{operation},', *size.split()]
-        for size in ('1 kB', '10 MB')
-        for layer in ('connector', 'Store')
-        for operation in ('put', 'get')
-    ]
+    assert len(rows) == 8
     for row in rows:
-        assert all(float(n.replace(',', '')) >= 0 for n in row.split()[4:])
+        numbers = row.replace(',', '').split()[4:]
+        assert all(float(number) > 0 for number in numbers)
 
 
 # Its check can fail, and it leaves nothing behind.
@@ -251,99 +247,48 @@ class Losing(LocalConnector):
 )
 def test_check_fails(
     example: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     connector: type[LocalConnector],
     message: str,
 ) -> None:
-    monkeypatch.setattr(example, 'LocalConnector', connector)
-    assert example.main([str(PACKAGE)]) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith('WRONG: ')
-    assert message in last
+    example.LocalConnector = connector
+    wrong = example.main([str(PACKAGE)])
+    assert wrong.startswith('beyond_one_process.py: WRONG: ')
+    assert message in wrong
 
 
-@pytest.mark.parametrize('damage', [b'', b'?', b'x\x9c'])
-def test_damaged_files_are_not_restored(example: Any, damage: bytes) -> None:
-    assert example.restore(damage, b'') is None
-
-
-def test_lost_object(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example, 'LocalConnector', Losing)
+def test_lost_object(example: Any) -> None:
+    example.LocalConnector = Losing
     with pytest.raises(LookupError, match='the store has no object with'):
         example.main([str(PACKAGE)])
     assert get_store('beyond-one-process') is None
 
 
-def test_nothing_is_left_when_a_worker_fails(example: Any, port: int) -> None:
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError
+def test_nothing_is_left_when_a_worker_fails(example: Any) -> None:
+    # The other worker is in the middle of its file when the driver evicts
+    # what it has put, and goes on.
+    evicting = threading.Event()
+    numbers = itertools.count()
 
-    example.compress = fail
-    files = sorted(PACKAGE.rglob('*.py'))
+    class Noticing(LocalConnector):
+        def evict(self, key: LocalKey) -> None:
+            evicting.set()
+            super().evict(key)
+
+    def compress(config: StoreConfig, source: Any, _: Any) -> Any:
+        if next(numbers) == 0:
+            raise ZeroDivisionError
+        assert evicting.wait(30)
+        return get_or_create_store(config).put('late')
+
+    example.compress = compress
+    files = {file: file.read_bytes() for file in PACKAGE.glob('*.py')}
+    connector = Noticing()
     with (
         ThreadPoolExecutor(2) as workers,
         pytest.raises(ZeroDivisionError),
     ):
-        example.compress_files(files, RedisConnector(HOST, port), workers)
-
-
-class Late(Future[Any]):
-    """Cannot be cancelled, and puts an object only then."""
-
-    connector: RedisConnector
-
-    def cancel(self) -> bool:
-        if not self.done():
-            self.set_result(self.connector.put(b'late'))
-        return False
-
-
-class FailsFirst(Executor):
-    """Fails at once with the first task, while it goes on with the others."""
-
-    def __init__(self, connector: RedisConnector) -> None:
-        self.connector = connector
-        self.late: list[Late] = []
-
-    def submit(self, *_: Any, **__: Any) -> Future[Any]:
-        future = Late()
-        future.connector = self.connector
-        if self.late:
-            future.set_running_or_notify_cancel()
-        else:
-            future.set_exception(ZeroDivisionError())
-        self.late.append(future)
-        return future
-
-
-def test_nothing_is_left_of_workers_that_go_on(
-    example: Any,
-    port: int,
-) -> None:
-    files = sorted((PACKAGE / 'mime').glob('*.py'))
-    connector = RedisConnector(HOST, port)
-    workers = FailsFirst(connector)
-    with pytest.raises(ZeroDivisionError):
         example.compress_files(files, connector, workers)
-    assert len(workers.late) == len(files) > 1
-    assert all(future.done() for future in workers.late)
-
-
-def test_the_local_connector_does_not_reach_a_process(
-    example: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # What the program refuses. The worker has to find the module.
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    monkeypatch.setitem(sys.modules, 'beyond_one_process', example)
-    connector = LocalConnector()
-    files = sorted((PACKAGE / 'mime').glob('*.py'))
-    with (
-        example.make_workers('processes') as workers,
-        pytest.raises(LookupError, match='the store has no object with'),
-    ):
-        example.compress_files(files, connector, workers)
+    assert next(numbers) == len(files)
     assert len(connector) == 0
 
 
@@ -356,16 +301,12 @@ def test_the_local_connector_does_not_reach_a_process(
         *(
             (
                 ['--connector', connector, '--workers', workers],
-                f'error: --connector {connector} keeps objects in the memory '
-                f'of this process, where the workers of --workers {workers} '
                 'cannot read them: use --connector redis, or --workers '
                 'threads\n',
             )
             for connector in ('local', 'multi')
             for workers in ('processes', 'dask')
         ),
-        (['missing'], 'error: not a folder: missing\n'),
-        (['{empty}'], 'error: no *.py files in {empty}\n'),
         (['--redis-port', '0'], "not a number from 1 to 65535: '0'\n"),
         (['--redis-port', '65536'], "not a number from 1 to 65535: '65536'\n"),
         (['--redis-port', 'x'], "not a number from 1 to 65535: 'x'\n"),
@@ -373,65 +314,43 @@ def test_the_local_connector_does_not_reach_a_process(
 )
 def test_bad_arguments(
     example: Any,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     message: str,
 ) -> None:
-    for start in 'make_connector', 'make_workers':
-        monkeypatch.setattr(example, start, None)
+    example.make_connector = example.make_workers = None
     with pytest.raises(SystemExit) as raised:
-        example.main([each.format(empty=tmp_path) for each in arguments])
+        example.main(arguments)
     assert raised.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ''
-    assert err.endswith(message.format(empty=tmp_path))
-    assert err.count('\n') == 1 or 'usage: ' in err
+    assert capsys.readouterr().err.endswith(message)
 
 
 @pytest.mark.parametrize('option', ['--connector=redis', '--latency'])
-def test_no_server(
-    example: Any,
-    capsys: pytest.CaptureFixture[str],
-    option: str,
-) -> None:
+def test_no_server(example: Any, option: str) -> None:
     # Bound, so that nobody else gets the port, but not listening.
     with socket.socket() as silent:
         silent.bind((HOST, 0))
         port = str(silent.getsockname()[1])
-        with pytest.raises(SystemExit) as raised:
-            example.main([str(PACKAGE), option, '--redis-port', port])
-    assert raised.value.code == 2
-    err = capsys.readouterr().err
-    assert err.count('\n') == 1
-    assert f'error: no Redis server at {HOST}:{port} (' in err
-    assert f"start one with 'redis-server --port {port}'" in err
+        wrong = example.main([str(PACKAGE), option, '--redis-port', port])
+    assert wrong.count('\n') == 0
+    assert f'no Redis server at {HOST}:{port} (' in wrong
+    assert f"start one with 'redis-server --port {port}'" in wrong
 
 
 @pytest.mark.parametrize(
-    ('module', 'workers', 'extra'),
-    [
-        ('redis', 'threads', 'beyond'),
-        ('distributed', 'dask', 'beyond'),
-        ('tqdm', 'threads', 'examples'),
-        ('proxystore', 'threads', 'examples'),
-    ],
+    ('module', 'workers'),
+    [('redis', 'threads'), ('distributed', 'dask')],
 )
-def test_missing_module(module: str, workers: str, extra: str) -> None:
-    done = run(
-        *('--connector', 'redis', '--workers', workers),
-        code=without(SCRIPT, module),
-    )
-    assert done.returncode > 0
-    assert done.stdout == ''
+def test_missing_module(module: str, workers: str) -> None:
+    options = ('--connector', 'redis', '--workers', workers)
+    done = run('-c', without(SCRIPT, module), *options)
+    assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr.count('\n') == 1
-    assert done.stderr.startswith('beyond_one_process.py: error: no module ')
-    assert f"named '{module}" in done.stderr
-    assert f"pip install '.[{extra}]'" in done.stderr
+    assert f"no module named '{module}" in done.stderr
+    assert "pip install '.[beyond]'" in done.stderr
 
 
-# What each connector does at the end of a thread and of a process.
+# What reaches another process, and survives the end of one.
 
 
 def try_to_open(proxy: Proxy[bytes]) -> list[str]:
@@ -463,7 +382,6 @@ def test_proxy_of_the_local_connector_in_another_process(
         error, cause = other_process.submit(try_to_open, proxy).result()
     assert error == 'ProxyResolveError'
     assert cause.startswith('ProxyResolveMissingKeyError(')
-    assert 'there is no object associated with the key' in cause
 
 
 def test_error_of_a_proxy_breaks_a_process_pool() -> None:
@@ -481,19 +399,6 @@ def test_error_of_a_proxy_breaks_a_process_pool() -> None:
     )
 
 
-def test_local_connector_is_not_sent(
-    other_process: ProcessPoolExecutor,
-) -> None:
-    connector = LocalConnector()
-    message = 'cannot pickle or copy a LocalConnector: .*RedisConnector'
-    with pytest.raises(TypeError, match=message):
-        pickle.dumps(connector)
-    store = Store('local', connector)
-    for sent in connector, store:
-        with pytest.raises(TypeError, match=message):
-            other_process.submit(repr, sent).result()
-
-
 def test_multi_connector_is_not_rebuilt_in_another_process(
     example: Any,
     other_process: ProcessPoolExecutor,
@@ -507,7 +412,6 @@ def test_multi_connector_is_not_rebuilt_in_another_process(
         error, cause = other_process.submit(try_to_open, proxy).result()
         store.evict(get_key(proxy))
     assert error == 'ProxyResolveError'
-    assert cause.startswith('TypeError(')
     assert 'MultiConnector.__init__() got an unexpected keyword' in cause
 
 
@@ -529,24 +433,12 @@ def test_multi_connector_made_in_another_process(
         assert error == 'ProxyResolveError'
         assert cause.startswith('ProxyResolveMissingKeyError(')
         # What is put there: likewise.
-        config = store.config()
-        key = other_process.submit(put, config, small).result()
-        assert key.connector_name == 'small'
+        key = other_process.submit(put, store.config(), small).result()
         assert store.get(key) is None
         other_process.submit(make_store, 'multi', connector.config()).result()
-        key = other_process.submit(put, config, large).result()
-        assert key.connector_name == 'large'
+        key = other_process.submit(put, store.config(), large).result()
         assert store.get(key) == bytes(large)
         store.evict(key)
-
-
-@pytest.mark.parametrize('kind', ['local', 'redis', 'multi'])
-def test_objects_survive_a_thread(example: Any, port: int, kind: str) -> None:
-    with example.make_connector(kind, port) as connector:
-        with ThreadPoolExecutor(1) as thread:
-            key = thread.submit(connector.put, b'spam').result()
-        assert connector.get(key) == b'spam'
-        connector.evict(key)
 
 
 def test_redis_survives_a_process(port: int) -> None:
@@ -585,7 +477,5 @@ def test_cloudpickle_opens_a_proxy() -> None:
     # So Dask may do, where it sends one.
     with Store('local', LocalConnector(), register=True) as store:
         proxy = store.proxy(b'spam', populate_target=False)
-        pickle.dumps(proxy)
-        assert not is_resolved(proxy)
         cloudpickle.dumps(proxy)
         assert is_resolved(proxy)

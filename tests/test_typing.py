@@ -28,16 +28,6 @@ def test_isinstance_of_the_protocols(protocol: str) -> None:
     assert isinstance(LocalConnector(), getattr(protocols, protocol))
 
 
-def test_a_star_import_gives_what_is_public() -> None:
-    names: dict[str, object] = {}
-    exec('from proxystore_local import *', names)
-    del names['__builtins__']
-    assert names == {
-        'LocalConnector': LocalConnector,
-        'LocalKey': LocalKey,
-    }
-
-
 def test_the_type_can_be_imported_by_its_path() -> None:
     imports = pytest.importorskip('proxystore.utils.imports')
     path = imports.get_object_path(LocalConnector)

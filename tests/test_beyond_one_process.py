@@ -244,7 +244,7 @@ def test_nothing_is_left_when_a_worker_fails(example: Any) -> None:
     numbers = itertools.count()
 
     class Noticing(LocalConnector):
-        def evict(self, key: LocalKey) -> None:
+        def evict(self, key: LocalKey | tuple[Any, ...]) -> None:
             evicting.set()
             super().evict(key)
 

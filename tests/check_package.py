@@ -20,7 +20,7 @@ PROGRAM = """
 import proxystore_local
 connector = proxystore_local.LocalConnector()
 assert connector.get(connector.put(b'value')) == b'value'
-print('imported', proxystore_local.__file__)
+print(proxystore_local.__version__, proxystore_local.__file__)
 """
 
 
@@ -86,7 +86,9 @@ def main(directory: Path) -> None:
     scripts = empty / ('Scripts' if sys.platform == 'win32' else 'bin')
     run(scripts / 'python', '-m', 'pip', 'install', '-q', wheel, cwd=empty)
     imported = run(scripts / 'python', '-I', '-c', PROGRAM, cwd=empty)
-    assert str(empty.resolve()) in str(Path(imported.split()[-1]).resolve())
+    version, file = imported.split(maxsplit=1)
+    assert version == metadata['Version']
+    assert str(empty.resolve()) in str(Path(file.strip()).resolve())
     print(f'{sdist.name} and {wheel.name} are as they should be')
 
 

@@ -30,6 +30,7 @@ pytest.importorskip(
     reason='proxystore cannot be installed on this Python',
 )
 
+from proxystore.connectors.file import FileConnector
 from proxystore.connectors.multi import MultiConnector
 from proxystore.connectors.multi import Policy
 from proxystore.proxy import Proxy
@@ -420,6 +421,35 @@ def test_a_multi_connector_finds_all_its_data() -> None:
     rebuilt = MultiConnector.from_config(multi.config())
     assert rebuilt.get_batch(keys) == [b'small', b'large' * 10]
     assert rebuilt.config() == multi.config()
+
+
+def test_a_multi_connector_elsewhere_reaches_its_others(
+    tmp_path: Path,
+) -> None:
+    multi = MultiConnector(
+        {
+            'small': (LocalConnector(), Policy(max_size_bytes=10)),
+            'large': (FileConnector(str(tmp_path)), Policy()),
+        },
+    )
+    keys = multi.put_batch([b'small', b'large' * 10])
+    program = """if True:
+        import pickle, sys
+        from proxystore.connectors.multi import MultiConnector
+
+        config, keys = pickle.load(sys.stdin.buffer)
+        print(MultiConnector.from_config(config).get_batch(keys))
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        input=pickle.dumps((multi.config(), keys)),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.decode() == f'[None, {b"large" * 10}]\n'
+    assert done.stderr.count(b'RuntimeWarning: the data of store_id') == 1
+    multi.close()
 
 
 def test_static_lifetime() -> None:

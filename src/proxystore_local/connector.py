@@ -37,7 +37,9 @@ class LocalConnector:
             a copy. If not specified, a new empty dict will be generated.
         include_data_in_config: Include a snapshot of the data in the
             connector's configuration, and so when it is pickled or copied.
-            This copies every key and is meant for testing.
+            This copies every key and is meant for testing. `from_config()`
+            copies the snapshot, and this constructor, which ProxyStore calls
+            with a configuration, uses it itself.
         lock: Lock of `readerwriterlock.rwlock` to use in place of the
             connector's own, such as `RWLockFair()`. These can deadlock: see
             the guide on choosing a lock. If not specified, the lock that the

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class LocalKey(NamedTuple):
-    """Key to an object in a [`LocalConnector`][proxystore_local.LocalConnector].
+    """Key to an object in a `LocalConnector`.
 
     As a tuple it equals, and hashes like, ProxyStore's own `LocalKey` with
     the same id.
 
     Attributes:
         id: Unique object ID: a version-4 UUID in its usual text form.
-    """  # noqa: E501
+    """
 
     id: str
 

@@ -49,7 +49,7 @@ def guard(
         )
     if store_id is None:
         store_id = f'{platform.node()}/{os.getpid()}/{uuid.uuid4()}'
-    elif type(store_id) is not str:
+    elif not isinstance(store_id, str):
         raise TypeError(
             'store_id must be the text that config() of a connector '
             f'returned, not {store_id!r}.',

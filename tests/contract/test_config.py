@@ -19,9 +19,19 @@ from readerwriterlock.rwlock import RWLockFair
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 
+
+class Text(str):
+    """As some readers of configuration files have it."""
+
+    __slots__ = ()
+
+
 REBUILT: dict[str, Callable[[dict[str, Any]], LocalConnector]] = {
     'from_config': LocalConnector.from_config,
     'the_class': lambda config: LocalConnector(**config),
+    'with_a_subclass_of_str': lambda config: LocalConnector(
+        **{**config, 'store_id': Text(config['store_id'])},
+    ),
     'through_json': lambda config: LocalConnector.from_config(
         json.loads(json.dumps(config)),
     ),

@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and fixtures that several subjects share."""
+"""Hypothesis profiles, and a fixture for threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from hypothesis import settings
 
 # A noisy machine must not fail a test, so nothing has a deadline.
 settings.register_profile('default', deadline=None)
-settings.register_profile(
-    'ci',
-    deadline=None,
-    max_examples=1000,
-    print_blob=True,
-)
-settings.load_profile(
-    os.environ.get('HYPOTHESIS_PROFILE')
-    or ('ci' if os.environ.get('CI') else 'default'),
-)
+settings.register_profile('thorough', deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxystore_local import LocalKey
-
-# The model: what a dict holds.
-Contents = frozenset[tuple[LocalKey, bytes]]
+from tests.support.operations import Model
+from tests.support.operations import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -52,43 +51,13 @@ class Call:
         )
 
 
-def apply(call: Call, model: dict[LocalKey, bytes]) -> bool:
-    """Do what a call did, to a model dict.
-
-    Args:
-        call: Call to do again.
-        model: Dict to change.
-
-    Returns:
-        If the call's result is what it must be.
-    """
-    result: Any = None
+def apply(call: Call, model: Model) -> bool:
+    """Do what a call did, to a model dict, and see if its result is right."""
     if isinstance(call.result, Exception):
         return False
-    match call.name, call.arguments:
-        case 'put', (value,):
-            result = call.result
-            model[result] = value
-        case 'put_batch', (values,):
-            result = call.result
-            model.update(zip(result, values, strict=True))
-        case 'set', (key, value):
-            model[key] = value
-        case 'evict', (key,):
-            model.pop(key, None)
-        case 'get', (key,):
-            result = model.get(key)
-        case 'get_batch', (keys,):
-            result = [model.get(key) for key in keys]
-        case 'exists', (key,):
-            result = key in model
-        case 'config', ():
-            result = {'include_data_in_config': True, 'store_dict': model}
-        case '__len__', ():
-            result = len(model)
-        case _:
-            raise ValueError(f'expected a call of a connector, not {call}')
-    return bool(call.result == result)
+    operation = OPERATIONS[call.name]
+    expected = operation.model(model, call.result, *call.arguments)
+    return bool(call.result == expected)
 
 
 def linearize(
@@ -106,7 +75,7 @@ def linearize(
     """
     calls = sorted(history, key=lambda call: call.start)
     everything = (1 << len(calls)) - 1
-    seen: set[tuple[int, Contents]] = set()
+    seen: set[tuple[int, frozenset[tuple[LocalKey, bytes]]]] = set()
     # Each step of the search: the calls that are done, as bits; what they
     # leave in the dict; and the calls that can come next.
     done, model = 0, dict(contents)
@@ -142,14 +111,7 @@ def _next(calls: Sequence[Call], done: int) -> Iterable[int]:
 
 
 def describe(history: Iterable[Call]) -> str:
-    """Show a history, a line for each call, as they started.
-
-    Args:
-        history: Calls to show.
-
-    Returns:
-        The lines.
-    """
+    """Show a history, a line for each call, as they started."""
     return '\n'.join(
         map(str, sorted(history, key=lambda call: call.start)),
     )
@@ -159,12 +121,7 @@ def assert_linearizable(
     history: Sequence[Call],
     contents: Mapping[LocalKey, bytes],
 ) -> None:
-    """Fail, and show the history, unless it is linearizable.
-
-    Args:
-        history: Completed calls, in any order.
-        contents: What the dict held when the first of them began.
-    """
+    """Fail, and show the history, unless it is linearizable."""
     if linearize(history, contents) is None:
         raise AssertionError(
             f'not linearizable, from {_show(dict(contents))}:\n'

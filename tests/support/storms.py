@@ -1,6 +1,6 @@
 """Faults by the thousand, each storm a program that ends with an exact audit.
 
-    python -m tests.storms [--minutes] STORM LOCK SECONDS
+    python -m tests.support.storms [--minutes] STORM LOCK SECONDS
 
 prints what it did as JSON. It exits with 1, and the stacks of all threads, if
 an operation hung, was lost or done by half, or if the contents in the end are
@@ -36,9 +36,11 @@ from typing import Any
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from tests.harness import hooked
-from tests.harness import LOCKS
-from tests.harness import NoLock
+from tests.support.locks import LOCKS
+from tests.support.locks import NoLock
+from tests.support.operations import OPERATIONS
+from tests.support.processes import FREE_THREADED
+from tests.support.scenes import hooked
 
 # Seconds that a storm may take longer than it was told to, before it counts
 # as hanging.
@@ -47,16 +49,15 @@ SECONDS_PER_LINE = 10
 BUSY_THREADS = 4
 BATCH_SIZE = 5
 ALL_LOCKS = LOCKS | {'NoLock': NoLock}
-FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
 # Seconds after which a child counts as hanging. Without a GIL some do.
 CHILD_PATIENCE = 4 if FREE_THREADED else PATIENCE * 0.75
-
-counts: Counter[str] = Counter()
-
 
 # Set in this order, again and again, by one thread. So who reads both at one
 # moment does not see the second without the first, or newer than it.
 ORDERED = (LocalKey('first'), LocalKey('second'))
+
+# In place of the keys that an interrupted operation minted, or of the one.
+UNKNOWN = tuple(LocalKey(f'unknown-{number}') for number in range(4))
 
 
 class InterruptError(Exception):
@@ -98,83 +99,58 @@ class Worker:
 
     def __init__(self, storm: Storm, name: str) -> None:
         self.storm = storm
-        self.connector = storm.connector
-        self.second = LocalConnector(
-            storm.store,
-            include_data_in_config=True,
-        )
-        self.name = name.encode()
+        self.connectors = [
+            storm.connector,
+            LocalConnector(storm.store, include_data_in_config=True),
+        ]
+        self.name = name.encode() + b' '
         self.random = random.Random(name)
-        self.keys = [self.connector.new_key() for _ in range(4)]
+        self.keys = [storm.connector.new_key() for _ in UNKNOWN]
         self.model: dict[LocalKey, bytes] = {}
         self.log: list[Any] = []
         self.number = 0
         # Not shared: a child would find it locked, on free-threaded builds.
         self.counts: Counter[str] = Counter()
 
-    def value(self) -> bytes:
-        self.number += 1
-        return b'%s %d' % (self.name, self.number)
-
-    def step(self, kind: str) -> None:
+    def do(self, name: str, *arguments: Any) -> Any:
         """Do one operation, logged before and after."""
-        connector = self.random.choice([self.connector, self.second])
-        key = self.random.choice(self.keys)
-        values = [self.value() for _ in range(3)]
-        log = self.log.append
-        if kind == 'put':
-            log((kind, values[:1]))
-            log([connector.put(values[0])])
-        elif kind == 'put_batch':
-            log((kind, values))
-            log(connector.put_batch(values))
-        elif kind == 'set':
-            log((kind, key, values[0]))
-            connector.set(key, values[0])
-            log(None)
-        elif kind == 'evict':
-            self.evict(key)
-        elif kind == 'get':
-            log((kind, key))
-            log(connector.get(key))
-        elif kind == 'exists':
-            log((kind, key))
-            log(connector.exists(key))
-        elif kind == 'get_batch':
-            log((kind,))
-            first, second = self.storm.ordered
-            log(connector.get_batch([first, *self.keys, second]))
-        elif kind == 'config':
-            log((kind,))
-            log(self.second.config()['store_dict'])
-        elif kind == 'len':
-            log((kind,))
-            log(len(connector))
-        else:
-            log((kind,))
-            log(LocalConnector(self.storm.store))
-
-    def evict(self, key: LocalKey) -> None:
-        self.log.append(('evict', key))
-        self.connector.evict(key)
-        self.log.append(None)
+        method = getattr(self.random.choice(self.connectors), name)
+        self.log.append((name, arguments))
+        self.log.append(method(*arguments))
 
     def work(self) -> None:
-        """Do a few of each operation, and check what came of them."""
+        """Do each operation, and check what came of it."""
         if self.log:  # An interrupt came the last time.
             self.settle()
         for key in [*self.model]:
             if key not in self.keys:  # It was put the last time.
-                self.evict(key)
-        kinds = ['put', 'put_batch', 'set', 'evict', 'get', 'exists']
-        kinds += ['set', 'get', 'get_batch', 'config', 'len', 'connect']
-        self.random.shuffle(kinds)
-        for kind in kinds:
+                self.do('evict', key)
+        names = [*OPERATIONS, 'set', 'get']
+        self.random.shuffle(names)
+        for name in names:
+            self.number += 1
+            arguments = OPERATIONS[name].arguments(
+                b'%s%d' % (self.name, self.number),
+                self.keys,
+                self.random.randrange(len(self.keys)),
+            )
             if self.storm.littering:
                 litter()
             with self.storm.beside:
-                self.step(kind)
+                self.do(name, *arguments)
+        with self.storm.beside:
+            self.look()
         self.settle()
+
+    def look(self) -> None:
+        """Batches of others are seen whole, by an old or a new connector."""
+        connector = LocalConnector(
+            self.storm.store,
+            include_data_in_config=True,
+        )
+        first, second = connector.get_batch(self.storm.ordered)
+        assert second is None or (first and first >= second), (first, second)
+        check_batches(connector.config()['store_dict'])
 
     def work_until_interrupted(self, arm: Callable[[], object]) -> None:
         """Do operations until an interrupt comes, and check what it left.
@@ -199,75 +175,49 @@ class Worker:
     def settle(self) -> None:
         """Replay the log on the model, and see that all of it is true."""
         model = self.model.copy()
-        for begun, result in zip(self.log[::2], self.log[1::2]):
-            self.replay(model, begun, result)
+        for (name, arguments), result in zip(self.log[::2], self.log[1::2]):
+            expected = OPERATIONS[name].model(model, result, *arguments)
+            if name == 'config':
+                assert self.own(result['store_dict']) == model
+            elif name == '__len__':
+                assert result >= expected
+            else:
+                assert result == expected, (name, result, expected)
         operations, doubtful = divmod(len(self.log), 2)
+        found = self.own(self.connectors[1].config()['store_dict'])
         if doubtful:
-            self.resolve(model, self.log[-1])
-        assert self.connector.get_batch([*model]) == [*model.values()]
+            # It was done, or not at all.
+            name, arguments = self.log[-1]
+            done = model.copy()
+            OPERATIONS[name].model(done, UNKNOWN, *arguments)
+            left = sorted(found.values())
+            assert left in (sorted(model.values()), sorted(done.values()))
+            model = found
+        assert found == model, f'{found} and not {model}'
         self.model = model
         self.log = []
         self.counts['operations'] += operations
         self.counts['doubtful'] += doubtful
 
-    def replay(
-        self,
-        model: dict[LocalKey, bytes],
-        begun: Any,
-        result: Any,
-    ) -> None:
-        kind, key = (*begun, None)[:2]
-        if kind in ('put', 'put_batch'):
-            model.update(zip(result, begun[1]))
-        elif kind == 'set':
-            model[key] = begun[2]
-        elif kind == 'evict':
-            model.pop(key, None)
-        elif kind == 'get':
-            assert result is model.get(key), (begun, result)
-        elif kind == 'exists':
-            assert result is (key in model), (begun, result)
-        elif kind == 'get_batch':
-            first, *mine, second = result
-            assert mine == list(map(model.get, self.keys)), result
-            assert second is None or (first and first >= second), result
-        elif kind == 'config':
-            for key in self.keys:
-                assert result.get(key) is model.get(key), key
-            self.check_batches(result)
-        elif kind == 'len':
-            assert result >= 0
+    def own(self, snapshot: dict[LocalKey, bytes]) -> dict[LocalKey, bytes]:
+        """What is this worker's of all that is stored."""
+        return {
+            key: value
+            for key, value in snapshot.items()
+            if value.startswith(self.name)
+        }
 
-    def resolve(self, model: dict[LocalKey, bytes], begun: Any) -> None:
-        """Find out if an interrupted operation was done or not at all."""
-        kind = begun[0]
-        if kind in ('put', 'put_batch'):
-            found = {
-                key: value
-                for key, value in self.second.config()['store_dict'].items()
-                if value in begun[1]
-            }
-            assert len(found) in (0, len(begun[1])), f'{begun} left {found}'
-            model.update(found)
-        elif kind == 'set':
-            value = self.connector.get(begun[1])
-            assert value in (model.get(begun[1]), begun[2]), begun
-            if value is not None:
-                model[begun[1]] = value
-        elif kind == 'evict' and not self.connector.exists(begun[1]):
-            model.pop(begun[1], None)
 
-    @staticmethod
-    def check_batches(snapshot: dict[LocalKey, bytes]) -> None:
-        """Of each batch all is there, but what has been evicted in order."""
-        seen: dict[bytes, list[int]] = {}
-        for value in snapshot.values():
-            if value.startswith(b'batch'):
-                batch, _, place = value.rpartition(b' ')
-                seen.setdefault(batch, []).append(int(place))
-        for batch, places in seen.items():
-            whole = list(range(min(places), BATCH_SIZE))
-            assert sorted(places) == whole, (batch, places)
+def check_batches(snapshot: dict[LocalKey, bytes]) -> None:
+    """Of each batch all is there, but what has been evicted in order."""
+    seen: dict[bytes, list[int]] = {}
+    for value in snapshot.values():
+        if value.startswith(b'batch'):
+            batch, _, place = value.rpartition(b' ')
+            seen.setdefault(batch, []).append(int(place))
+    for batch, places in seen.items():
+        whole = list(range(min(places), BATCH_SIZE))
+        assert sorted(places) == whole, (batch, places)
 
 
 def make_batches(connector: LocalConnector, stop: threading.Event) -> None:
@@ -292,7 +242,11 @@ class Storm:
 
     def __init__(self, lock: str, seconds: float) -> None:
         self.store: dict[LocalKey, bytes] = {}
-        self.connector = LocalConnector(self.store, lock=ALL_LOCKS[lock]())
+        self.connector = LocalConnector(
+            self.store,
+            include_data_in_config=True,
+            lock=ALL_LOCKS[lock](),
+        )
         self.ordered = ORDERED
         if lock != 'default':
             # So that others come in while one is read. With the default lock
@@ -714,6 +668,7 @@ def main() -> None:
     STORMS[options.storm](storm)
     storm.audit()
     faulthandler.cancel_dump_traceback_later()
+    counts: Counter[str] = Counter()
     for worker in storm.workers:
         counts.update(worker.counts)
     print(json.dumps(counts))

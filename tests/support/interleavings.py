@@ -34,15 +34,15 @@ from proxystore_local import guarded
 from proxystore_local import LocalKey
 from proxystore_local import registry
 from proxystore_local.guarded import DictGuard
-from tests.linearizability import Call
-from tests.linearizability import describe
-from tests.linearizability import linearize
-from tests.programs import CONTENTS
-from tests.programs import KEYS
-from tests.programs import look
-from tests.programs import Program
-from tests.programs import show
-from tests.programs import Step
+from tests.support.linearizability import Call
+from tests.support.linearizability import describe
+from tests.support.linearizability import linearize
+from tests.support.operations import CONTENTS
+from tests.support.operations import KEYS
+from tests.support.operations import Program
+from tests.support.operations import show
+from tests.support.operations import Step
+from tests.support.programs import look
 
 # Seconds that one schedule may take. All take milliseconds.
 RUN_PATIENCE = 20.0
@@ -93,9 +93,7 @@ def unseen(
 EXTEND = partial(list.extend)
 DELETE = partial(list.__delitem__)
 COUNT = partial(len)
-GET = partial(dict.get)
 SET_DEFAULT = partial(dict.setdefault)
-SET_ITEM = partial(dict.__setitem__)
 REMOVE_DEAD = partial(_remove_dead_weakref)
 
 
@@ -153,6 +151,9 @@ class SteppedDict:
 
     def update(self, other: dict[LocalKey, bytes]) -> None:
         self.write(partial(self.inner.update, other))
+
+    def __len__(self) -> Any:
+        return self.read(partial(len, self.inner))
 
     # What {}.update(self), which takes a snapshot, begins with.
     def keys(self) -> Any:
@@ -474,37 +475,24 @@ def explore(
     return Explored(result.num_explored, frozenset(late), None)
 
 
-class SteppedRegistry(dict[int | str, Any]):
+class SteppedRegistry(dict[Any, Any]):
     """The registry's dict, each use of which is one step."""
 
     used: object = None
 
-    def get(self, key: int | str, get: Any = GET) -> Any:
-        self.used  # noqa: B018
-        return get(self, key)
-
     def setdefault(  # type: ignore[override]
         self,
-        key: int | str,
+        key: object,
         entry: Any,
         setdefault: Any = SET_DEFAULT,
     ) -> Any:
         self.used = entry
         return setdefault(self, key, entry)
 
-    def __setitem__(
-        self,
-        key: int | str,
-        entry: Any,
-        set_item: Any = SET_ITEM,
-    ) -> None:
-        self.used = entry
-        set_item(self, key, entry)
-
     @staticmethod
     def remove_dead(
         guards: Any,
-        key: int | str,
+        key: object,
         remove: Any = REMOVE_DEAD,
     ) -> None:
         guards.used = key
@@ -512,18 +500,20 @@ class SteppedRegistry(dict[int | str, Any]):
 
 
 class FirstGuards:
-    """Threads that ask for the guard of a dict that has none yet.
+    """Threads that ask for the guard of data that has none yet.
 
     The first thread drops its first one, so that the others may find a dead
     entry in the registry.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.guards = module._guards = SteppedRegistry()
+    def __init__(self, module: Any, make_registry: Any, by_id: bool) -> None:
+        self.guards = module._guards = make_registry()
         module._remove_dead_weakref = self.guards.remove_dead
-        self.store: dict[Any, bytes] = {}
+        store: dict[Any, bytes] = {}
         self.found: list[object] = []
-        self.guard = partial(module.guard, self.store)
+        self.guard = partial(module.guard, store)
+        if by_id:
+            self.guard = lambda: module.guard({}, None, 'identifier')
         self.keep = partial(self.found.append)
 
     def drop_and_ask(self) -> None:
@@ -536,23 +526,26 @@ class FirstGuards:
         keep(guard())
 
     def share(self) -> bool:
-        entries = [entry() for entry in self.guards.values()]
-        return len({*self.found}) == 1 and {*entries} == {*self.found}
+        entries = {entry() for entry in self.guards.values()}
+        return entries == {*self.found} == {self.found[0]}
 
 
-def explore_first_guards(*changes: tuple[str, str]) -> Explored:
+def explore_first_guards(
+    by_id: bool,
+    make_registry: Any = SteppedRegistry,
+) -> Explored:
     """Let threads ask for the guard of one dict under every schedule.
 
     Args:
-        changes: Changes of the source of `registry._first()`.
+        by_id: Ask by an identifier, and not by the dict.
+        make_registry: Makes the registry's dict.
 
     Returns:
         How many schedules there were, and the first that failed.
     """
-    module = unseen(registry, inspect.getsource(registry._first), *changes)
     with no_other_turns():
         result = frontrun.explore(
-            partial(FirstGuards, module),
+            partial(FirstGuards, unseen(registry), make_registry, by_id),
             [FirstGuards.drop_and_ask, FirstGuards.ask],
             FirstGuards.share,
             timeout_per_run=RUN_PATIENCE,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import pytest
 
-from tests.harness import run_storm
+from tests.support.processes import FREE_THREADED
+from tests.support.processes import needs_fork
+from tests.support.processes import run_apart
 
-FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(600)]
+
+# How long each takes.
+SECONDS = os.environ.get('STORM_SECONDS', '1')
 
 # What a storm must have counted, or it was none.
 STORMS = {
@@ -27,26 +31,34 @@ STORMS = {
         'threads',
     ],
 }
+FORKING = ('forks', 'soak')
 
 every_storm = pytest.mark.parametrize(
     'storm',
     [
-        pytest.param(
-            storm,
-            marks=pytest.mark.skipif(
-                storm in ('forks', 'soak') and not hasattr(os, 'fork'),
-                reason='there is no fork',
-            ),
-        )
+        pytest.param(storm, marks=[needs_fork] if storm in FORKING else [])
         for storm in STORMS
     ],
 )
 
 
-@pytest.mark.timeout(600)
+def run_storm(
+    storm: str,
+    lock: str,
+    seconds: str,
+    patience: str = '60',
+) -> tuple[int, str]:
+    """Let it storm in a process of its own."""
+    return run_apart(
+        *('-m', 'tests.support.storms', storm, lock, seconds),
+        timeout=float(seconds) + 500,
+        STORM_PATIENCE=patience,
+    )
+
+
 @every_storm
-def test_the_default_lock_survives_a_storm(storm: str) -> None:
-    code, printed = run_storm(storm)
+def test_the_default_lock_survives(storm: str) -> None:
+    code, printed = run_storm(storm, 'default', SECONDS)
     assert code == 0, printed
     for count in STORMS[storm]:
         assert f'"{count}"' in printed, printed
@@ -54,19 +66,17 @@ def test_the_default_lock_survives_a_storm(storm: str) -> None:
     assert 'ignored' not in printed, printed
 
 
-@pytest.mark.timeout(600)
 @every_storm
-def test_other_locks_do_not_survive_a_storm(storm: str) -> None:
-    if FREE_THREADED and storm in ('forks', 'soak'):
+def test_other_locks_do_not_survive(storm: str) -> None:
+    if FREE_THREADED and storm in FORKING:
         pytest.skip('without a GIL, a child may hang in CPython itself')
-    code, printed = run_storm(storm, 'RWLockFair', seconds=1, patience=4)
+    code, printed = run_storm(storm, 'RWLockFair', '1', patience='4')
     assert code != 0, printed
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+@needs_fork
 def test_the_soak_fails_without_a_lock() -> None:
     # It ends with the first thing that is wrong.
-    code, printed = run_storm('soak', 'NoLock', seconds=20, patience=20)
+    code, printed = run_storm('soak', 'NoLock', '20', patience='20')
     assert code != 0, printed
     assert 'AssertionError' in printed

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,37 +26,55 @@ pytest.importorskip(
 
 from proxystore_local.guarded import GuardedDict
 from proxystore_local.rwlocked import RWLockedDict
-from tests.harness import NoLock
-from tests.interleavings import explore
-from tests.interleavings import explore_first_guards
-from tests.interleavings import stepped_guard
-from tests.programs import Program
-from tests.programs import programs as drawn_programs
-from tests.programs import READS
-from tests.programs import show
-from tests.programs import Step
-from tests.programs import WRITES
+from tests.support.interleavings import explore
+from tests.support.interleavings import explore_first_guards
+from tests.support.interleavings import stepped_guard
+from tests.support.interleavings import SteppedRegistry
+from tests.support.locks import NoLock
+from tests.support.operations import OPERATIONS
+from tests.support.operations import Program
+from tests.support.operations import programs as drawn_programs
+from tests.support.operations import READS
+from tests.support.operations import show
+from tests.support.operations import Step
+from tests.support.operations import WRITES
 
 # frontrun takes long, and has a time limit of its own.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.schedules, pytest.mark.timeout(1200)]
+
+# The critical sections: methods of the guard, and operations that use them.
+SECTIONS = {
+    'get': 'get',
+    'exists': 'exists',
+    'set': 'set',
+    'evict': 'evict',
+    'shared': 'get_batch',
+    'exclusive': 'put_batch',
+}
+
+
+def pairs(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each two, in the order of the table: a write comes before a read."""
+    listed = [name for name in OPERATIONS if name in {*names}]
+    return itertools.combinations_with_replacement(listed, 2)
+
 
 # The second thread uses a second connector on the same dict.
 PAIRS = [
     [[Step(one)], [Step(other, second=True)]]
-    for one, other in itertools.combinations_with_replacement(
-        WRITES + READS,
-        2,
-    )
+    for one, other in pairs(OPERATIONS)
 ]
 READERS = [pair for pair in PAIRS if pair[0][0].name in READS]
 CONFLICTS = [pair for pair in PAIRS if pair[0][0].name in WRITES]
+SECTION_CONFLICTS = [
+    pair
+    for pair in CONFLICTS
+    if {step.name for (step,) in pair} <= {*SECTIONS.values()}
+]
 # One thread writes two keys.
 TRIPLES = [
     [[Step('put_batch')], [Step(one)], [Step(other)]]
-    for one, other in itertools.combinations_with_replacement(
-        WRITES + READS,
-        2,
-    )
+    for one, other in pairs(SECTIONS.values())
 ]
 
 
@@ -76,6 +96,11 @@ def test_two_readers_without_a_bound(program: Program) -> None:
 
 
 @programs(CONFLICTS)
+def test_two_threads_one_of_which_waits_bound_1(program: Program) -> None:
+    check(program, 1, {1})
+
+
+@programs(SECTION_CONFLICTS)
 def test_two_threads_each_of_which_waits_bound_2(program: Program) -> None:
     check(program, 2, {0, 1})
 
@@ -89,7 +114,7 @@ def test_three_threads_bound_1(program: Program) -> None:
 # what its threads did when.
 FEW = settings(
     deadline=None,
-    max_examples=10,
+    max_examples=6,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
@@ -100,8 +125,9 @@ def test_drawn_programs_bound_1(program: Program) -> None:
     check(program, 1, set())
 
 
-def test_first_guards_of_one_dict_without_a_bound() -> None:
-    explored = explore_first_guards()
+@pytest.mark.parametrize('by_id', [False, True])
+def test_first_guards_of_one_dict_without_a_bound(by_id: bool) -> None:
+    explored = explore_first_guards(by_id)
     assert explored.failure is None, explored.failure
     print(f'{explored.schedules} schedules')
 
@@ -118,14 +144,16 @@ def test_finds_what_goes_wrong_without_a_lock(program: Program) -> None:
     assert explore(program, 2, make_guard=unguarded).failure is not None
 
 
-def test_finds_first_guards_of_one_dict_that_are_not_one() -> None:
-    explored = explore_first_guards(
-        (
-            'while (found := _guards.setdefault(name, entry)()) is None:',
-            '_guards[name], found = entry, made\n    while found is None:',
-        ),
-    )
-    assert explored.failure is not None
+@pytest.mark.parametrize('by_id', [False, True])
+def test_finds_first_guards_of_one_dict_that_are_not_one(by_id: bool) -> None:
+    class Overwritten(SteppedRegistry):
+        def setdefault(self, key: object, entry: Any, *_: object) -> Any:  # type: ignore[override]
+            found = super().setdefault(key, entry)
+            if found() is not None:
+                self[key] = entry
+            return entry
+
+    assert explore_first_guards(by_id, Overwritten).failure is not None
 
 
 def test_shrinks_a_drawn_program_that_goes_wrong() -> None:
@@ -169,15 +197,6 @@ OPENER_MUTANTS = {
     ],
     'leaves the gate taken': [('gate += (None,)', 'pass')],
     'does not open': [('self._closed = False', 'pass')],
-}
-# Methods, and operations that use them.
-SECTIONS = {
-    'get': 'get',
-    'exists': 'exists',
-    'set': 'set',
-    'evict': 'evict',
-    'shared': 'get_batch',
-    'exclusive': 'put_batch',
 }
 MUTANTS = [
     (method, name, changes)

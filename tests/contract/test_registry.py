@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,8 +20,10 @@ from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local import registry
 from proxystore_local.registry import guard
-from tests.harness import LOCKS
-from tests.harness import PATIENCE
+from tests.support.locks import LOCKS
+from tests.support.locks import PATIENCE
+from tests.support.processes import needs_fork
+from tests.support.scenes import start
 
 
 @pytest.mark.parametrize('kind', LOCKS)
@@ -95,8 +97,7 @@ def test_connectors_on_one_dict_share_one_guard() -> None:
 
 
 def test_equal_dicts_have_their_own_guards() -> None:
-    a, b = guard({}), guard({})
-    assert a is not b
+    assert guard({}) is not guard({})
 
 
 @pytest.mark.parametrize('second', [rwlock.RWLockFair, rwlock.RWLockRead])
@@ -179,26 +180,26 @@ def test_connectors_made_at_once_share_one_guard() -> None:
             seen[i].clear()
             del mine
 
-    with ThreadPoolExecutor(count) as pool:
-        for future in [pool.submit(work, me) for me in range(count)]:
-            future.result()
+    for thread in [start(partial(work, me)) for me in range(count)]:
+        thread.result(2 * PATIENCE)
 
 
-class Entries(dict[int, Any]):
-    """A registry that strikes before and after a guard is entered, once."""
+class Entries(dict[Any, Any]):
+    """A registry that strikes before and after each guard is entered."""
 
     def __init__(self, strike: Any) -> None:
         super().__init__()
-        self.strikes = iter([strike, strike])
+        self.strike = strike
 
     def setdefault(self, *arguments: Any) -> Any:
-        next(self.strikes, bool)()
+        strike, self.strike = self.strike, bool
+        strike()
         found = super().setdefault(*arguments)
-        next(self.strikes, bool)()
+        strike()
+        self.strike = strike
         return found
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize('keep', [True, False])
 @pytest.mark.parametrize('threads', [True, False])
 def test_another_makes_a_connector_in_the_middle_of_making_one(
@@ -217,9 +218,7 @@ def test_another_makes_a_connector_in_the_middle_of_making_one(
 
     def strike() -> None:
         if threads:
-            thread = threading.Thread(target=make)
-            thread.start()
-            thread.join(PATIENCE)
+            start(make).result(PATIENCE)
         else:
             make()
 
@@ -243,7 +242,7 @@ def test_a_dead_entry_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry._guards == {}
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+@needs_fork
 @pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning')
 def test_a_child_passes_over_dead_entries(
     monkeypatch: pytest.MonkeyPatch,

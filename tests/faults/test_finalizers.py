@@ -8,71 +8,46 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import importlib.util
 import itertools
 import os
 import queue
 import random
 import signal
-import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from tests.checks import A
-from tests.checks import OPERATIONS
-from tests.harness import PATIENCE
-from tests.test_fork import await_child
-from tests.test_interrupts import at_point
-
-FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
-
-needs_fork = pytest.mark.skipif(
-    not hasattr(os, 'fork'),
-    reason='there is no fork',
-)
-needs_gil = pytest.mark.skipif(
-    FREE_THREADED,
-    reason='without a GIL, a child may hang in CPython itself',
-)
+from tests.support.locks import PATIENCE
+from tests.support.operations import A
+from tests.support.operations import OPERATIONS
+from tests.support.points import at_point
+from tests.support.processes import await_child
+from tests.support.processes import FREE_THREADED
+from tests.support.processes import needs_fork
+from tests.support.processes import needs_gil
+from tests.support.processes import run_apart
+from tests.support.scenes import start
 
 # Allocations: that many after the collector was enabled, it runs. An
 # operation takes fewer.
 ALLOCATIONS = range(40)
-SECONDS = 2.0
+SECONDS = 1.0
 
 
-def run_apart(program: str) -> str:
-    """Run a program in a process of its own, and return what it printed."""
-    ended = subprocess.run(
-        [sys.executable, '-W', 'ignore:This process', '-c', program],
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=3 * PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
-
-
-def run_scenario(scenario: Callable[[], None]) -> None:
-    printed = run_apart(
-        'import tests.test_finalizers as scenarios; '
-        f'scenarios.begin(); scenarios.{scenario.__name__}()',
-    )
+def run_alone(program: str, printed: str = '') -> None:
+    """Run a program in a process of its own, and see what it prints."""
+    ended = run_apart('-W', 'ignore:This process', '-c', program)
     # What a finalizer raises is only printed.
-    assert printed == ''
+    assert ended == (0, printed), ended[1]
 
 
 def begin() -> None:
@@ -118,21 +93,13 @@ def collections(finalize: Callable[[], object]) -> Iterator[None]:
 
 
 def make_stores(connector: LocalConnector, count: int) -> list[Any]:
-    store = pytest.importorskip(
-        'proxystore.store',
-        reason='proxystore cannot be installed on this Python',
-    ).Store
+    from proxystore.store import Store  # noqa: PLC0415
+
     # Without a cache every read comes from the connector.
     return [
-        store(f'store-{i}', connector, cache_size=0, register=True)
+        Store(f'store-{i}', connector, cache_size=0, register=True)
         for i in range(count)
     ]
-
-
-def start(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
 
 
 def owned_proxies_in_cycles() -> None:
@@ -157,7 +124,7 @@ def owned_proxies_in_cycles() -> None:
                 break
 
     for thread in [start(use) for _ in range(4)]:
-        thread.join()
+        thread.result()
     gc.collect()
     assert len(connector) == 0
 
@@ -223,7 +190,7 @@ def handlers_that_use_a_store() -> None:
     use_again_and_again()
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     for thread in threads:
-        thread.join()
+        thread.result()
     assert handled
     assert len(connector) == 0
 
@@ -250,7 +217,7 @@ def forks_beside_an_executor() -> None:
                 os._exit(0)
             assert await_child(pid) == 0
         for thread in threads:
-            thread.join()
+            thread.result()
 
 
 def keys_that_are_not_hashable() -> None:
@@ -366,40 +333,38 @@ FORK = """
 """
 
 
-@pytest.mark.parametrize(
-    'scenario',
-    [
-        owned_proxies_in_cycles,
-        a_store_held_by_another_thread,
-        handlers_that_use_a_store,
-    ],
+needs_proxystore = pytest.mark.skipif(
+    importlib.util.find_spec('proxystore') is None,
+    reason='proxystore cannot be installed on this Python',
 )
-def test_beside_a_store(scenario: Callable[[], None]) -> None:
-    pytest.importorskip(
-        'proxystore',
-        reason='proxystore cannot be installed on this Python',
-    )
-    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(
     'scenario',
     [
-        pytest.param(
-            forks_beside_an_executor,
-            marks=[needs_fork, needs_gil],
-        ),
+        pytest.param(owned_proxies_in_cycles, marks=needs_proxystore),
+        pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
+        pytest.param(handlers_that_use_a_store, marks=needs_proxystore),
+        pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
         keys_that_are_not_hashable,
         connectors_inside_connectors,
     ],
 )
-def test_beside_others(scenario: Callable[[], None]) -> None:
-    run_scenario(scenario)
+def test_comes_to_its_end(scenario: Callable[[], None]) -> None:
+    run_alone(
+        'import tests.faults.test_finalizers as scenarios; '
+        f'scenarios.begin(); scenarios.{scenario.__name__}()',
+    )
 
 
 def test_exit_beside_daemon_threads() -> None:
     for _ in range(20):
-        assert run_apart(textwrap.dedent(EXIT)) == 'finalized\n'
+        run_alone(textwrap.dedent(EXIT), 'finalized\n')
+
+
+@needs_fork
+def test_a_fork_that_waits_for_a_thread_that_uses_the_connector() -> None:
+    run_alone(textwrap.dedent(FORK))
 
 
 def test_a_connector_at_every_point_of_another() -> None:
@@ -416,8 +381,3 @@ def test_a_connector_at_every_point_of_another() -> None:
         if not at_point(point, make, make):
             break
         assert made[0]._guard is made[1]._guard
-
-
-@needs_fork
-def test_a_fork_that_waits_for_a_thread_that_uses_the_connector() -> None:
-    assert run_apart(textwrap.dedent(FORK)) == ''

@@ -1,0 +1,175 @@
+"""Nobody starves, and threads that have ended leave nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import tracemalloc
+from unittest import mock
+
+import pytest
+
+from proxystore_local import guarded
+from proxystore_local import LocalConnector
+from tests.support.locks import PATIENCE
+from tests.support.operations import A
+from tests.support.operations import OPERATIONS
+from tests.support.scenes import hooked
+from tests.support.scenes import once
+from tests.support.scenes import Scene
+from tests.support.scenes import start
+from tests.support.scenes import waits
+
+
+@pytest.mark.parametrize(
+    ('many', 'one'),
+    [('get', 'set'), ('set', 'get'), ('set', 'set')],
+)
+def test_one_thread_is_reached_among_many_that_never_pause(
+    many: str,
+    one: str,
+) -> None:
+    connector = LocalConnector()
+    stop = threading.Event()
+    barrier = threading.Barrier(5)
+
+    def never_pause() -> None:
+        barrier.wait(PATIENCE)
+        while not stop.is_set():
+            OPERATIONS[many](connector)
+
+    threads = [start(never_pause) for _ in range(4)]
+    barrier.wait(PATIENCE)
+    for _ in range(50):
+        OPERATIONS[one](connector)
+    stop.set()
+    for thread in threads:
+        thread.result(PATIENCE)
+
+
+@pytest.mark.parametrize('second', OPERATIONS)
+@pytest.mark.parametrize('first', OPERATIONS)
+def test_nobody_waits_for_nobody(first: str, second: str) -> None:
+    connector = Scene().connector
+    with waits(lambda: pytest.fail(f'{second} waits after {first}')):
+        OPERATIONS[first](connector)
+        OPERATIONS[second](connector)
+
+
+def test_readers_that_overlap_let_a_writer_in() -> None:
+    # There is a reader inside at any time, unless those that come let the
+    # writer go first.
+    connector = LocalConnector({A: b'old'})
+    written = threading.Event()
+    overlap = threading.Condition()
+    inside = 0
+
+    def linger() -> None:
+        nonlocal inside
+        with overlap:
+            inside += 1
+            overlap.notify_all()
+            overlap.wait_for(lambda: inside > 1 or written.is_set(), 0.5)
+            inside -= 1
+
+    def read() -> None:
+        while not written.is_set():
+            connector.get(hooked(A, once(linger)))
+
+    readers = [start(read) for _ in range(4)]
+    connector.set(A, b'new')
+    written.set()
+    for reader in readers:
+        reader.result(PATIENCE)
+    assert connector.get(A) == b'new'
+
+
+def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
+    with Scene() as scene:
+        scene.stop('get')
+        for name in ('set', 'get'):
+            how_far, _ = scene.attempt(
+                lambda name=name: OPERATIONS[name](scene.connector),  # type: ignore[misc]
+            )
+            assert how_far == 'blocked'
+
+
+def test_a_reader_opens_no_dict_that_a_writer_is_in() -> None:
+    with Scene() as scene:
+        wait, pauses = scene.on_wait, iter(range(9))
+
+        def pause() -> None:
+            # More often than it takes to open a dict that was left closed.
+            if next(pauses, None) is None:
+                wait()
+
+        scene.on_wait = pause
+        scene.stop('set')
+        how_far, read = scene.attempt(
+            lambda: scene.connector.get(hooked(A, bool)),
+        )
+        assert how_far == 'blocked'
+    assert read.result() == b'a0'
+    assert next(pauses, None) is None
+
+
+def test_readers_share_again_after_a_writer_gave_up() -> None:
+    # It was interrupted as it waited, and left the dict closed.
+    with Scene() as scene:
+        scene.stop('get')
+        on_wait = scene.on_wait
+        scene.on_wait = mock.Mock(side_effect=KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scene.connector.set(A, b'new')
+        scene.on_wait = on_wait
+        scene.leave()
+        inside = threading.Barrier(2)
+        readers = [
+            start(
+                lambda: scene.connector.get(
+                    hooked(A, once(lambda: inside.wait(PATIENCE))),
+                ),
+            )
+            for _ in range(2)
+        ]
+        assert [reader.result(PATIENCE) for reader in readers] == [b'a0'] * 2
+        scene.connector.set(A, b'new')
+    assert scene.connector.get(A) == b'new'
+
+
+@pytest.mark.parametrize('stopped', ['get', 'set'])
+def test_nobody_waits_for_a_thread_that_was_stopped_at_exit(
+    monkeypatch: pytest.MonkeyPatch,
+    stopped: str,
+) -> None:
+    with Scene() as scene:
+        scene.stop(stopped)
+        scene.on_wait = bool
+        monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
+        for operation in OPERATIONS.values():
+            operation(scene.connector)
+
+
+def test_threads_leave_nothing_behind() -> None:
+    def work() -> None:
+        for key in connector.put_batch([b'value'] * 3):
+            connector.get(key)
+            connector.evict(key)
+        connector.evict(connector.put(b'value'))
+
+    def run(count: int) -> int:
+        for _ in range(count):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(PATIENCE)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    connector = LocalConnector()
+    tracemalloc.start()
+    try:
+        before = run(50)
+        # Less than two pointers for each.
+        assert run(1_000) - before < 1_000 * 16
+    finally:
+        tracemalloc.stop()

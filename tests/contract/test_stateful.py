@@ -1,0 +1,149 @@
+"""Hypothesis drives a connector and a model dict side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis.stateful import Bundle
+from hypothesis.stateful import initialize
+from hypothesis.stateful import invariant
+from hypothesis.stateful import multiple
+from hypothesis.stateful import precondition
+from hypothesis.stateful import rule
+from hypothesis.stateful import RuleBasedStateMachine
+
+from proxystore_local import LocalConnector
+from proxystore_local import LocalKey
+from tests.support.locks import LOCKS
+from tests.support.operations import Model
+from tests.support.operations import Operation
+from tests.support.operations import OPERATIONS
+
+KINDS: list[Any] = [
+    bytes,
+    bytearray,
+    memoryview,
+    lambda value: memoryview(bytearray(value)),
+]
+keys: Bundle[LocalKey] = Bundle('keys')
+any_key = keys | st.text(max_size=3).map(LocalKey)
+value: st.SearchStrategy[Any] = st.builds(
+    lambda kind, content: kind(content),
+    st.sampled_from(KINDS),
+    st.binary(max_size=20),
+)
+# What the operations take.
+ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
+    'key': any_key,
+    'keys': st.lists(any_key, max_size=8),
+    'value': value,
+    'values': st.lists(value, max_size=5),
+}
+
+
+class ConnectorMachine(RuleBasedStateMachine):
+    """A connector, a second one on the same dict, and a model of them.
+
+    Only the first includes the data in its configuration.
+    """
+
+    keys = keys
+
+    @initialize(lock=st.sampled_from([*LOCKS]))
+    def begin(self, lock: str) -> None:
+        self.model: Model = {}
+        store: Model = {}
+        self.connector = LocalConnector(
+            store,
+            include_data_in_config=True,
+            lock=LOCKS[lock](),
+        )
+        self.second = LocalConnector(store)
+
+    def run(
+        self,
+        operation: Operation,
+        second: bool,
+        lazy: bool,
+        given: dict[str, Any],
+    ) -> Any:
+        """Do an operation, and return the keys that are new."""
+        connector = self.second if second else self.connector
+        known = {*self.model}
+        arguments = [given[it] for it in operation.takes]
+        passed = [
+            iter(it) if lazy and isinstance(it, list) else it
+            for it in arguments
+        ]
+        result = getattr(connector, operation.name)(*passed)
+        expected = operation.model(self.model, result, *arguments)
+        if operation.name == 'config' and second:
+            assert result['include_data_in_config'] is False
+            assert 'store_dict' not in result
+        else:
+            assert result == expected
+        # Whatever its owner does to a buffer now reaches no reader.
+        for it in arguments[-1:]:
+            for buffer in it if isinstance(it, list) else [it]:
+                if isinstance(buffer, bytearray | memoryview):
+                    with memoryview(buffer) as view:
+                        if not view.readonly:
+                            view[:] = b'\xff' * len(view)
+        return multiple(*[key for key in self.model if key not in known])
+
+    @rule(target=keys, obj=st.none() | value, second=st.booleans())
+    def new_key(self, obj: Any, second: bool) -> LocalKey:
+        return (self.second if second else self.connector).new_key(obj)
+
+    @rule()
+    def close(self) -> None:
+        self.connector.close()
+
+    @rule()
+    def continue_on_a_snapshot(self) -> None:
+        config = self.connector.config()
+        rebuilt = LocalConnector(**config)
+        # What happens to the old one from now on does not reach the new.
+        self.connector.put(b'left behind')
+        self.connector = rebuilt
+        self.second = LocalConnector(config['store_dict'])
+
+    @precondition(lambda self: 'store_id' in self.second.config())
+    @rule()
+    def rebuild_the_second(self) -> None:
+        config = self.second.config()
+        self.second = LocalConnector.from_config(config)
+        assert self.second.config() == config
+
+    @invariant()
+    def contents_are_the_models(self) -> None:
+        batch = [*self.model]
+        for connector in (self.connector, self.second):
+            assert len(connector) == len(self.model)
+            found = connector.get_batch(batch)
+            assert found == [*self.model.values()]
+            assert {*map(type, found)} <= {bytes}
+        assert self.connector.config()['store_dict'] == self.model
+
+
+def rule_of(operation: Operation) -> Any:
+    """Make the rule that does an operation."""
+
+    def run(self: Any, second: bool, lazy: bool, given: Any) -> Any:
+        return self.run(operation, second, lazy, given)
+
+    run.__name__ = operation.name
+    given = {it: ARGUMENTS[it] for it in operation.takes}
+    return rule(
+        target=keys,
+        second=st.booleans(),
+        lazy=st.booleans(),
+        given=st.fixed_dictionaries(given),
+    )(run)
+
+
+for operation in OPERATIONS.values():
+    setattr(ConnectorMachine, f'do_{operation.name}', rule_of(operation))
+
+TestConnectorMachine = ConnectorMachine.TestCase

@@ -1,0 +1,1 @@
+"""What holds when others strike at any point."""

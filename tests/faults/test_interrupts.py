@@ -1,0 +1,187 @@
+"""Exceptions and other code at every point of every operation do no harm.
+
+CPython lets others in at certain points: there it raises an exception that a
+signal handler raised or another thread has set, runs handlers and finalizers,
+and switches threads. These tests stop at each such point in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
+from unittest import mock
+
+import pytest
+from readerwriterlock.rwlock import RWLockFair
+
+from tests.support.locks import default
+from tests.support.locks import LockMaker
+from tests.support.operations import A
+from tests.support.operations import OPERATIONS
+from tests.support.points import at_point
+from tests.support.scenes import assert_free
+from tests.support.scenes import halfway
+from tests.support.scenes import Scene
+from tests.support.scenes import STOPPABLE
+
+# All but the first could be taken for what our code itself runs into.
+ERRORS: list[type[BaseException]] = [
+    KeyboardInterrupt,
+    AttributeError,
+    IndexError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+]
+
+# Where an operation is interrupted: which one another thread is in.
+PLACES = {
+    'alone': '',
+    'beside a reader': 'get',
+    'beside a writer': 'set',
+    'closed': 'get',  # By a writer that gave up, because of the reader.
+}
+
+every_place = pytest.mark.parametrize('place', PLACES)
+every_operation = pytest.mark.parametrize('operation', OPERATIONS)
+
+
+def fail() -> None:
+    raise AssertionError('the dict is not free')
+
+
+@contextlib.contextmanager
+def scene_at(place: str, make_lock: LockMaker = default) -> Iterator[Scene]:
+    """Have another thread inside, until the calling one waits a third time."""
+    waits = 0
+
+    def wait() -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            scene.leave()
+
+    with Scene(make_lock) as scene:
+        if PLACES[place]:
+            scene.stop(PLACES[place])
+        if place == 'closed':
+            scene.on_wait = mock.Mock(side_effect=KeyboardInterrupt)
+            with pytest.raises(KeyboardInterrupt):
+                scene.connector.set(A, b'a0')
+        scene.on_wait = wait
+        # Locks of readerwriterlock, which no thread may find held.
+        scene.on_block = fail
+        yield scene
+
+
+def check_interrupted(
+    operation: str,
+    place: str,
+    kind: type[BaseException] = KeyboardInterrupt,
+    make_lock: LockMaker = default,
+) -> None:
+    """An interrupted operation completes or has no effect, and frees all."""
+
+    def run(point: int) -> tuple[bool, list[bytes]]:
+        """Interrupt at a point: if there was one, and what is stored then."""
+        # Not one for all points, which would keep all tracebacks alive.
+        error = kind(point)
+        raised: list[BaseException] = []
+
+        def interrupt() -> None:
+            raise error
+
+        with scene_at(place, make_lock) as scene:
+            work = partial(OPERATIONS[operation], scene.connector)
+            try:
+                assert not at_point(point, interrupt, work), 'was swallowed'
+            except kind as caught:
+                raised.append(caught)
+            assert raised in ([], [error])
+            scene.leave()
+            stored = sorted(scene.store.values())
+            assert_free(scene.connector)
+        return bool(raised), stored
+
+    _, whole = run(0)
+    _, nothing = run(1)  # At the first point nothing is done yet.
+    for point in itertools.count(2):
+        interrupted, stored = run(point)
+        assert stored in (nothing, whole)
+        if not interrupted:
+            break
+
+
+def check_intruded(
+    operation: str,
+    place: str,
+    make_lock: LockMaker = default,
+) -> None:
+    """Other code finds the dict free, in this thread and in others."""
+    found = True
+    for point in itertools.count(1):
+        if not found:
+            break
+        with scene_at(place, make_lock) as scene:
+
+            def intrude(scene: Scene = scene) -> None:
+                scene.leave()
+                assert_free(scene.connector)
+
+            work = partial(OPERATIONS[operation], scene.connector)
+            found = at_point(point, intrude, work)
+            scene.leave()
+            assert_free(scene.connector)
+
+
+@pytest.mark.parametrize('kind', ERRORS)
+@every_place
+@every_operation
+def test_an_exception_at_every_point(
+    operation: str,
+    place: str,
+    kind: type[BaseException],
+) -> None:
+    check_interrupted(operation, place, kind)
+
+
+@every_place
+@every_operation
+def test_other_code_at_every_point(operation: str, place: str) -> None:
+    check_intruded(operation, place)
+
+
+@pytest.mark.parametrize('check', [check_interrupted, check_intruded])
+@every_operation
+def test_a_lock_that_is_held_across_calls_fails(
+    operation: str,
+    check: Callable[..., None],
+) -> None:
+    with pytest.raises(AssertionError):
+        check(operation, 'alone', make_lock=RWLockFair)
+
+
+@pytest.mark.parametrize('kind', [KeyboardInterrupt, IndexError, TypeError])
+@pytest.mark.parametrize('operation', STOPPABLE)
+def test_an_exception_inside(
+    operation: str,
+    kind: type[BaseException],
+) -> None:
+    # Only a key with a Python __eq__ can raise one there.
+    scene = Scene()
+    error = kind()
+    with pytest.raises(kind) as caught:
+        halfway(scene.connector, operation, mock.Mock(side_effect=error))
+    assert caught.value is error
+    assert_free(scene.connector)
+
+
+def test_a_writer_that_gave_up_keeps_no_reader_out() -> None:
+    # It left the dict closed, because of a reader that has left since.
+    with scene_at('closed') as scene:
+        assert scene.connector.get(A) == b'a0'
+        assert scene.connector.get_batch([A]) == [b'a0']

@@ -1,0 +1,1 @@
+"""What holds beside ProxyStore and in whole programs."""

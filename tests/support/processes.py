@@ -1,0 +1,146 @@
+"""Programs in processes of their own, forks, and modules of one's own."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.locks import PATIENCE
+
+ROOT = Path(__file__).parent.parent.parent
+FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
+
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, 'fork'),
+    reason='there is no fork',
+)
+needs_gil = pytest.mark.skipif(
+    FREE_THREADED,
+    reason='without a GIL, a child may hang in CPython itself',
+)
+
+
+def load(path: Path) -> Any:
+    """Run a file as a module that nobody else has.
+
+    Args:
+        path: File to run.
+
+    Returns:
+        The module.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def without(script: Path, *modules: str) -> str:
+    """Get code that runs a script where modules are not installed.
+
+    Args:
+        script: Script to run.
+        modules: Names of the modules.
+
+    Returns:
+        A program for `python -c`.
+    """
+    return (
+        'import runpy, sys; '
+        f'sys.modules.update(dict.fromkeys({modules!r})); '
+        f'sys.argv[0] = {str(script)!r}; '
+        f'runpy.run_path({str(script)!r}, run_name="__main__")'
+    )
+
+
+def run_apart(
+    *arguments: str,
+    timeout: float = 3 * PATIENCE,
+    **environment: str,
+) -> tuple[int, str]:
+    """Run Python in a process of its own.
+
+    Args:
+        arguments: Those of `python`.
+        timeout: Seconds after which it is killed.
+        environment: Variables that are set for it.
+
+    Returns:
+        Its exit code, and what it printed.
+    """
+    ended = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def fork_inside(
+    run: Callable[[Callable[[], object]], object],
+    work: Callable[[], object],
+) -> int:
+    """Fork in the middle of something, with which both sides go on.
+
+    Args:
+        run: What to do. It is given the function that forks.
+        work: What the child does when it was forked, and again when `run` has
+            returned.
+
+    Returns:
+        The child's status, which is not 0 if it failed or hung.
+    """
+    pid = -1
+
+    def fork() -> None:
+        nonlocal pid
+        pid = os.fork()
+        if pid == 0:
+            # A child that hangs ends with this signal, and says where.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, 2, chain=True)
+            signal.alarm(PATIENCE)
+            work()
+
+    try:
+        run(fork)
+        if pid == 0:
+            work()
+            os._exit(0)
+    except BaseException:
+        if pid != 0:
+            raise
+        traceback.print_exc()
+    finally:
+        if pid == 0:
+            os._exit(1)
+    assert pid > 0
+    return await_child(pid)
+
+
+def await_child(pid: int) -> int:
+    """Wait for a child, and return its status: killed, if it hangs."""
+    killer = threading.Timer(PATIENCE * 1.5, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        return os.waitpid(pid, 0)[1]
+    finally:
+        killer.cancel()

@@ -60,7 +60,7 @@ def check_readers_share_after_writes(make_lock: LockMaker) -> None:
             for _ in range(count)
         ]
         for reader in readers:
-            reader.result(PATIENCE)
+            reader.result(2 * PATIENCE)
 
 
 def check_queued_readers_share(make_lock: LockMaker) -> None:

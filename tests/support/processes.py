@@ -81,10 +81,13 @@ def run_apart(
     Returns:
         Its exit code, and what it printed.
     """
+    variables = {**os.environ, **environment}
+    # Which would measure the process, and each that it forks by the hundred.
+    variables.pop('COVERAGE_PROCESS_CONFIG', None)
     ended = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import TYPE_CHECKING
@@ -270,7 +269,7 @@ class LocalConnector:
             [b'spam', b'eggs', None]
         """
         if type(keys) is not list:
-            keys = _iterate(
+            _check_batch(
                 keys,
                 LocalKey,
                 'keys must be an iterable of keys (get() takes a single key)',
@@ -337,7 +336,7 @@ class LocalConnector:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
         if type(objs) is not list:
-            objs = _iterate(
+            _check_batch(
                 objs,
                 Mapping,
                 'objs must be an iterable of bytes-like objects (put() takes '
@@ -369,15 +368,10 @@ class LocalConnector:
         self._guard.set(key, obj)
 
 
-def _iterate(batch: Any, refused: type, expected: str) -> Iterator[Any]:
-    """Iterate over a batch, unless it is a single item."""
-    message = f'{expected}, not {type(batch).__name__}'
+def _check_batch(batch: Any, refused: type, expected: str) -> None:
+    """Refuse a single item, where it can be iterated over."""
     if isinstance(batch, (str, refused)) or _has_buffer(batch):
-        raise TypeError(message)
-    try:
-        return iter(batch)
-    except TypeError as error:
-        raise TypeError(message) from error
+        raise TypeError(f'{expected}, not {type(batch).__name__}')
 
 
 def _has_buffer(obj: Any) -> bool:

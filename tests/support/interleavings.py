@@ -511,7 +511,7 @@ class FirstGuards:
         module._remove_dead_weakref = self.guards.remove_dead
         store: dict[Any, bytes] = {}
         self.found: list[object] = []
-        self.guard = partial(module.guard, store)
+        self.guard: Any = partial(module.guard, store)
         if by_id:
             self.guard = lambda: module.guard({}, None, 'identifier')
         self.keep = partial(self.found.append)

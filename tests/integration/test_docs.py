@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT / 'README.md'
 DOCUMENTS = [README, *sorted((ROOT / 'docs' / 'pages').glob('*.md'))]
 TEXTS = {path: path.read_text(encoding='utf-8') for path in DOCUMENTS}

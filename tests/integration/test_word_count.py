@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from proxystore_local import LocalConnector
-from tests.harness import load
-from tests.harness import without
+from tests.support.processes import load
+from tests.support.processes import without
 
 pytest.importorskip('proxystore')
 pytest.importorskip('tqdm')
 
-EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
+EXAMPLES = Path(__file__).parents[2] / 'docs' / 'examples'
 WORD_COUNT = EXAMPLES / 'word_count.py'
 both = pytest.mark.parametrize('example', ['word_count', 'beyond_one_process'])
 

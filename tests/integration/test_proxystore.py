@@ -32,9 +32,9 @@ from proxystore.store.utils import get_key
 from proxystore.store.utils import resolve_async
 
 from proxystore_local import LocalConnector
-from tests.harness import LOCKS
-from tests.harness import PATIENCE
-from tests.harness import ReportingLock
+from tests.support.locks import LOCKS
+from tests.support.locks import PATIENCE
+from tests.support.locks import ReportingLock
 
 names = map('store-{}'.format, itertools.count())
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proxystore_local import LocalConnector
-from tests.harness import LOCKS
+from tests.support.locks import LOCKS
 
 
 def sent_by_pickle(protocol: int, it: Any) -> Any:

@@ -43,10 +43,10 @@ from proxystore.store.utils import get_key
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
-from tests.harness import load
-from tests.harness import without
-from tests.test_word_count import EXAMPLES
-from tests.test_word_count import run
+from tests.integration.test_word_count import EXAMPLES
+from tests.integration.test_word_count import run
+from tests.support.processes import load
+from tests.support.processes import without
 
 HOST = '127.0.0.1'
 PACKAGE = Path(email.__path__[0])

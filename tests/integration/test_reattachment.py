@@ -53,7 +53,7 @@ from proxystore.store.ref import mut_borrow
 from proxystore.store.ref import update
 
 from proxystore_local import LocalConnector
-from tests.harness import PATIENCE
+from tests.support.locks import PATIENCE
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # "Streaming is an experimental feature"

@@ -54,7 +54,7 @@ class LocalConnector:
         ValueError: If another connector on the same data has another lock, or
             both `store_dict` and `store_id` are specified.
 
-    Example:
+    Examples:
         >>> connector = LocalConnector()
         >>> key = connector.put(b'spam')
         >>> connector.get(key)
@@ -131,7 +131,7 @@ class LocalConnector:
         Does nothing, as other threads may go on using the connector. The data
         is freed with the last connector, or other user, of the dict.
 
-        Example:
+        Examples:
             >>> connector.close()
         """
 
@@ -147,7 +147,7 @@ class LocalConnector:
             snapshot of the data at one moment as `store_dict`, else the
             `store_id` of the data.
 
-        Example:
+        Examples:
             >>> key = connector.put(b'spam')
             >>> LocalConnector.from_config(connector.config()).get(key)
             b'spam'
@@ -176,7 +176,7 @@ class LocalConnector:
         Raises:
             TypeError: If this is not such a configuration.
 
-        Example:
+        Examples:
             >>> second = LocalConnector.from_config(connector.config())
             >>> second.config() == connector.config()
             True
@@ -202,7 +202,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
 
-        Example:
+        Examples:
             >>> connector.evict(connector.put(b'spam'))
         """
         self._guard.evict(key)
@@ -219,7 +219,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
 
-        Example:
+        Examples:
             >>> connector.exists(connector.put(b'spam'))
             True
         """
@@ -237,7 +237,7 @@ class LocalConnector:
         Raises:
             TypeError: If the key is not hashable.
 
-        Example:
+        Examples:
             >>> connector.get(connector.put(b'spam'))
             b'spam'
         """
@@ -263,7 +263,7 @@ class LocalConnector:
             TypeError: If `keys` is a single key or not iterable, or any key
                 not hashable.
 
-        Example:
+        Examples:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
             >>> connector.get_batch([*keys, connector.new_key()])
             [b'spam', b'eggs', None]
@@ -287,7 +287,7 @@ class LocalConnector:
             Key which can be used to retrieve an object once `set()` has been
             called on the key.
 
-        Example:
+        Examples:
             >>> connector.exists(connector.new_key())
             False
         """
@@ -307,7 +307,7 @@ class LocalConnector:
             TypeError: If the object is not bytes-like, or consists of
                 addresses, such as an array of Python objects.
 
-        Example:
+        Examples:
             >>> key = connector.put(b'spam')
         """
         if type(obj) is not bytes:
@@ -332,7 +332,7 @@ class LocalConnector:
             TypeError: If `objs` is a single object, a mapping or not iterable,
                 or any object not as for `put()`; none is stored then.
 
-        Example:
+        Examples:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
         if type(objs) is not list:
@@ -360,7 +360,7 @@ class LocalConnector:
             TypeError: If the object is not as for `put()`, or the key not
                 hashable.
 
-        Example:
+        Examples:
             >>> connector.set(connector.new_key(), b'spam')
         """
         if type(obj) is not bytes:

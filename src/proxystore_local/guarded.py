@@ -22,10 +22,10 @@
 # and THE RULE is that no instruction between them is a call or a backward
 # jump, or runs Python code. Then, with a GIL, nothing happens between them: no
 # thread ever finds the lock held, none waits, and a fork, a finalizer or a
-# signal handler always finds it free. tests/test_sections.py reads the
-# bytecode of every section. Subscripts, `in` and `del` work on one key; any
-# other operation is a function in C, run by unpacking an iterator over its
-# result (see shared()).
+# signal handler always finds it free. A test reads the bytecode of every
+# section (tests/concurrency/test_sections.py). Subscripts, `in` and `del` work
+# on one key; any other operation is a function in C, run by unpacking an
+# iterator over its result (see shared()).
 #
 # Without a GIL it is a lock like others, but still nobody else's Python code
 # runs inside it:

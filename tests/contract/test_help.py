@@ -30,7 +30,7 @@ DOCUMENTED: dict[str, Any] = {
 @pytest.mark.parametrize('name', ['LocalConnector', *METHODS])
 def test_example(name: str) -> None:
     text = inspect.getdoc(DOCUMENTED[name]) or ''
-    assert '\nExample:\n' in text
+    assert '\nExamples:\n' in text
     names: dict[str, Any] = {'LocalConnector': LocalConnector}
     if name in METHODS:
         names['connector'] = LocalConnector()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from functools import partial
-from time import sleep
 from typing import Any
 
 import pytest
@@ -16,16 +14,13 @@ from proxystore_local import LocalKey
 from proxystore_local.guarded import GuardedDict
 from tests.support.locks import LockMaker
 from tests.support.locks import LOCKS
-from tests.support.locks import PATIENCE
 from tests.support.operations import A
 from tests.support.operations import B
 from tests.support.operations import CONTENTS
 from tests.support.scenes import hooked
-from tests.support.scenes import minted
 from tests.support.scenes import NEW
 from tests.support.scenes import NEWER
 from tests.support.scenes import Scene
-from tests.support.scenes import start
 
 every_lock = pytest.mark.parametrize('lock', LOCKS)
 
@@ -59,54 +54,14 @@ def check_get_batch_sees_one_moment(make_lock: LockMaker) -> None:
     assert read.result() in ([b'a0', b'b0', b'a0'], [b'1'] * 3)
 
 
-def check_batches_under_load(make_lock: LockMaker) -> None:
-    """Threads write batches of the same keys, and others look at them.
-
-    Threads offer their turn between two of these.
-    """
-    keys = [LocalKey(str(i)) for i in range(4)]
-    yielding = [hooked(key, lambda: sleep(0)) for key in keys]
-    connector = LocalConnector(
-        dict.fromkeys(keys, b''),
-        include_data_in_config=True,
-        lock=make_lock(),
-    )
-    barrier = threading.Barrier(4)
-
-    def repeat(work: Callable[[int], Any]) -> None:
-        barrier.wait(PATIENCE)
-        for i in range(100):
-            seen = work(i)
-            assert len({*seen}) == 1, f'saw {seen}'
-
-    def write(i: int) -> Any:
-        return {len(connector.put_batch([b'%d' % i] * len(keys)))}
-
-    with minted(yielding):
-        threads = [
-            start(partial(repeat, work))
-            for work in (
-                write,
-                write,
-                lambda _: connector.get_batch(yielding),
-                lambda _: connector.config()['store_dict'].values(),
-            )
-        ]
-        for thread in threads:
-            thread.result(PATIENCE)
-    assert len(connector) == len(keys)
-
-
 ATOMIC = {
     'put_batch is never seen in part': check_put_batch_is_never_seen_in_part,
     'get_batch sees one moment': check_get_batch_sees_one_moment,
-    'under load': check_batches_under_load,
 }
 
 
 @every_lock
 @pytest.mark.parametrize('check', ATOMIC)
-@pytest.mark.usefixtures('tiny_switch_interval')
 def test_batches(check: str, lock: str) -> None:
     ATOMIC[check](LOCKS[lock])
 

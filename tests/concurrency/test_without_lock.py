@@ -17,7 +17,6 @@ EXCLUDING = ATOMIC | {'writers exclude': check_writers_exclude}
 
 
 @pytest.mark.parametrize('check', EXCLUDING)
-@pytest.mark.usefixtures('tiny_switch_interval')
 def test_fails_without_a_lock(check: str) -> None:
     with pytest.raises((AssertionError, KeyError)):
         EXCLUDING[check](NoLock)

@@ -148,6 +148,13 @@ def test_data_that_is_gone_is_one_warning_and_an_empty_connector(
         assert rebuild(config).get(key) == b'value'
 
 
+def test_the_warning_shows_where_the_connector_is_made() -> None:
+    config = config_of_the_dead()
+    with pytest.warns(RuntimeWarning) as caught:
+        LocalConnector(**config)
+    assert caught[0].filename == __file__
+
+
 def test_another_process_is_warned_once() -> None:
     connector = LocalConnector()
     connector.put(b'value')

@@ -122,3 +122,11 @@ def test_extras_exist() -> None:
     named = set(re.findall(r"'\.\[(\w+)\]'", ALL))
     assert named
     assert named <= set(project['optional-dependencies'])
+
+
+def test_map_of_the_tests_is_complete() -> None:
+    tests = ROOT / 'tests'
+    text = (tests / 'README.md').read_text(encoding='utf-8')
+    named = set(re.findall(r'`(\w+/test_\w+\.py)`', text))
+    files = {path.relative_to(tests) for path in tests.glob('*/test_*.py')}
+    assert named == {path.as_posix() for path in files}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-# Each process that measures imports this file as well, by another name, and
-# needs no plots.
 if __name__ == '__main__':
     try:
         from benchmarks.command import main
+
+        main()
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         sys.exit(
-            f'{error}. The benchmarks need more packages: in the clone, '
-            "pip install '.[benchmarks]'",
+            f'{error}. The benchmarks need more packages. In the clone: '
+            f"{sys.executable} -m pip install '.[benchmarks]'",
         )
-    main()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Nobody reads any more. Python would complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmarks import report
-from benchmarks.peers import find_peers
-from benchmarks.plots import plots
-from benchmarks.workloads import FULL
-from benchmarks.workloads import measure
-from benchmarks.workloads import QUICK
+from benchmarks.engine import Effort
+from benchmarks.engine import measure
+from benchmarks.engine import QUICK
+from benchmarks.peers import is_missing
+from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS
 
-
-def _duration(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f'not a positive number: {text!r}')
-    return seconds
+# Complete, and for the Python that runs this.
+INSTALL = (
+    f"In the clone: {sys.executable} -m pip install '.[benchmarks"
+    f"{'' if report.FREE_THREADED else ',proxystore'}]'"
+)
 
 
 def _results(text: str) -> report.Results:
@@ -40,39 +36,36 @@ def _results(text: str) -> report.Results:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks',
-        description='Measure this connector and its rivals side by side.',
+        description='Measure this connector and its rivals side by side, '
+        'print a summary, and write all results and tables to files.',
     )
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='the same tables in less than a minute, with noisier numbers',
+        help='Measure everything in less than a minute, with noisier '
+        'numbers. By default it takes a quarter of an hour.',
     )
     parser.add_argument(
         '--only',
         action='append',
         choices=WORKLOADS,
-        help='measure only this workload (may be repeated)',
-    )
-    parser.add_argument(
-        '--seconds',
-        type=_duration,
-        help='duration of each run of throughput and waits',
+        help='Measure only this workload. The option may be repeated. By '
+        'default, all are measured.',
     )
     parser.add_argument(
         '--merge',
         nargs='+',
         type=_results,
         metavar='FILE',
-        help='measure nothing, but put results of several Pythons (JSON) '
-        'side by side: plots, and tables in Markdown',
+        help='Measure nothing, but read results (JSON) of several Pythons, '
+        'and write the tables and charts of the documentation.',
     )
     parser.add_argument(
         '--output',
         type=Path,
         default=Path('.benchmarks'),
         metavar='FOLDER',
-        help='write results (JSON), tables and plots (SVG) here (default: '
-        '%(default)s)',
+        help='Write files to this folder. The default is %(default)s.',
     )
     options = parser.parse_args(arguments)
     tags = [run.about['tag'] for run in options.merge or ()]
@@ -81,6 +74,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             'argument --merge: expected one result of each Python, not of '
             + ', '.join(tags),
         )
+    for name in options.only or ():
+        if is_missing(needed := WORKLOADS[name]):
+            parser.error(
+                f'argument --only: {name} needs {needed}, which is not '
+                f'installed{_why(needed)}. {INSTALL}',
+            )
     # Better now than after minutes of work.
     try:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -89,8 +88,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _why(package: str) -> str:
+    if package == 'proxystore' and report.FREE_THREADED:
+        return ', and cannot be on free-threaded builds'
+    return ''
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and report.
+    """Measure, or merge results.
 
     Args:
         arguments: Arguments of the command line, by default those of the
@@ -98,53 +103,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parse(arguments)
     if options.merge:
-        text = report.markdown(options.merge)
-        print(text)
-        _write(options.output / 'tables.md', text)
-        runs = options.merge
+        # Only this needs matplotlib.
+        charts = import_module('benchmarks.charts')
+        runs = report.newest_first(options.merge)
+        pages = {f'{run.about["tag"]}.md': report.full(run) for run in runs}
+        files = {'tables.md': report.markdown(runs), **pages}
+        for name, text in [*files.items(), *charts.draw(runs)]:
+            (options.output / name).write_text(text, encoding='utf-8')
+        print(f'Wrote tables and charts to {options.output}.')
     else:
-        runs = [_run(options)]
-    for run in runs:
-        for name, svg in plots(run):
-            _write(options.output / name, svg)
+        _measure(options)
 
 
-def _run(options: argparse.Namespace) -> report.Results:
-    effort = QUICK if options.quick else FULL
-    if options.seconds:
-        effort = dataclasses.replace(effort, seconds=options.seconds)
+def _measure(options: argparse.Namespace) -> None:
+    effort = QUICK if options.quick else Effort()
+    missing = {
+        name: needed
+        for name, needed in (
+            *(
+                (f'workload {name}', needed)
+                for name, needed in WORKLOADS.items()
+            ),
+            *((f'peer {peer.name}', peer.needs) for peer in PEERS),
+        )
+        if is_missing(needed)
+    }
     workloads = [
-        name for name in WORKLOADS if name in (options.only or WORKLOADS)
+        name
+        for name in WORKLOADS
+        if name in (options.only or WORKLOADS)
+        and f'workload {name}' not in missing
     ]
-    peers, skipped = find_peers()
+    skipped = [
+        f'{name} is skipped: {needed} is not installed{_why(needed)}.'
+        for name, needed in missing.items()
+    ]
+    for sentence in [*skipped, *([INSTALL] if skipped else [])]:
+        print(sentence)
     about = report.environment()
     about['effort'] = ', '.join(
         f'{name} {value:,}'
         for name, value in dataclasses.asdict(effort).items()
     )
-    print(report.header(about, peers, skipped), flush=True)
-
-    total = sum(
-        case.rounds * len(peers)
-        for name in workloads
-        for case in WORKLOADS[name](effort)
-    )
-    with tqdm(total=total, unit='run', file=sys.stderr) as bar:
-        run = report.Results(
-            about,
-            skipped,
-            measure(effort, workloads, bar.update),
+    print(f'Measuring {", ".join(workloads)}.', flush=True)
+    # Silent where standard error is no terminal.
+    with tqdm(total=100, unit='%', disable=None, leave=False) as bar:
+        measurements = measure(
+            effort,
+            workloads,
+            lambda percent: bar.update(percent - bar.n),
         )
-
-    for table in report.tables(run.measurements):
-        print(f'\n{table}')
-    if floors := report.floors(run.measurements):
-        print(f'\n{report.floors_table(floors)}')
-    print()
-    _write(options.output / f'{about["tag"]}.json', run.to_json())
-    return run
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')
-    print(f'wrote {path}', file=sys.stderr)
+    run = report.Results(about, skipped, measurements)
+    results = options.output / f'{about["tag"]}.json'
+    tables = results.with_suffix('.md')
+    results.write_text(run.to_json(), encoding='utf-8')
+    tables.write_text(report.full(run), encoding='utf-8')
+    print(report.summary(run))
+    print(f'All tables: {tables}. Results: {results}.')

@@ -1,16 +1,15 @@
-"""The rivals: everything that is measured, behind one connector shape."""
+"""The peers: everything that is measured, behind one connector shape."""
 
 from __future__ import annotations
 
-import importlib
 import threading
 import uuid
 from collections.abc import Callable
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
-from typing import Protocol
 
 from readerwriterlock.rwlock import RWLockFair
 from readerwriterlock.rwlock import RWLockRead
@@ -21,36 +20,8 @@ from proxystore_local import LocalKey
 
 OURS = 'ours'
 LOCK = 'Lock'
+FAIR = 'RWLockFair'
 PROXYSTORE = 'ProxyStore'
-FAIR = RWLockFair.__name__
-
-
-class Connector(Protocol):
-    """What a peer must offer. `len()` is measured where there is one."""
-
-    def evict(self, key: Any) -> None:
-        """Evict an object, if it is there."""
-
-    def exists(self, key: Any) -> bool:
-        """Check if an object is there."""
-
-    def get(self, key: Any) -> Any:
-        """Get an object, or None."""
-
-    def get_batch(self, keys: Any) -> list[Any]:
-        """Get many objects."""
-
-    def new_key(self) -> Any:
-        """Mint a key."""
-
-    def put(self, obj: Any) -> Any:
-        """Store an object under a new key."""
-
-    def put_batch(self, objs: Any) -> list[Any]:
-        """Store many objects under new keys."""
-
-    def set(self, key: Any, obj: Any) -> None:
-        """Store an object under this key."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +29,29 @@ class Peer:
     """A connector to measure.
 
     Attributes:
-        name: What the tables call it.
+        name: What tables and charts call it.
         about: What it is, in a few words.
-        make: Makes a new, empty connector.
-        safe: If threads can share it, and its batches are atomic, as ours.
+        colour: Its colour in charts, legible on white and on black.
+        make: Makes a new, empty connector. Those that are no `LocalConnector`
+            have the same methods, and may lack `len()`.
+        needs: Package that it needs, beyond those of the connector itself.
+        lacks: What ours gives and it does not; it is marked with a *.
     """
 
     name: str
     about: str
-    make: Callable[[], Connector]
-    safe: bool = True
+    colour: str
+    make: Callable[[], Any]
+    needs: str = ''
+    lacks: str = ''
+
+    @property
+    def label(self) -> str:
+        """Its name, with a * if it lacks something."""
+        return self.name + '*' * bool(self.lacks)
 
 
-class _Rival:
-    """What every rival has: ProxyStore's keys, and nothing to configure."""
-
-    def config(self) -> dict[str, Any]:
-        return {}
-
-    def new_key(self) -> LocalKey:
-        return LocalKey(str(uuid.uuid4()))
-
-
-class _LockedDict(_Rival):
+class _LockedDict:
     """A dict behind two context managers, one to read and one to write."""
 
     def __init__(
@@ -95,6 +66,9 @@ class _LockedDict(_Rival):
     def __len__(self) -> int:
         with self._reading:
             return len(self._store)
+
+    def config(self) -> dict[str, Any]:
+        return {}
 
     def evict(self, key: LocalKey) -> None:
         with self._writing:
@@ -111,6 +85,9 @@ class _LockedDict(_Rival):
     def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | None]:
         with self._reading:
             return [self._store.get(key) for key in keys]
+
+    def new_key(self) -> LocalKey:
+        return LocalKey(str(uuid.uuid4()))
 
     def put(self, obj: bytes) -> LocalKey:
         key = self.new_key()
@@ -131,7 +108,7 @@ class _LockedDict(_Rival):
 
 @dataclass(frozen=True)
 class _Held(AbstractContextManager[None]):
-    """What a lock that is acquired and released by two methods lacks."""
+    """A lock that is acquired and released by two methods, for `with`."""
 
     acquire: Callable[[], object]
     release: Callable[[], object]
@@ -143,14 +120,17 @@ class _Held(AbstractContextManager[None]):
         self.release()
 
 
-class _AtomicDict(_Rival):
-    """A dict that is itself safe, but has no atomic batches."""
+class _AtomicDict:
+    """A `cereggii.AtomicDict`, which is safe in itself."""
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    def __init__(self) -> None:
+        self._store = import_module('cereggii').AtomicDict()
 
     def __len__(self) -> int:
         return len(self._store)
+
+    def config(self) -> dict[str, Any]:
+        return {}
 
     def evict(self, key: LocalKey) -> None:
         try:
@@ -167,6 +147,9 @@ class _AtomicDict(_Rival):
     def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | None]:
         return [self._store.get(key) for key in keys]
 
+    def new_key(self) -> LocalKey:
+        return LocalKey(str(uuid.uuid4()))
+
     def put(self, obj: bytes) -> LocalKey:
         key = self.new_key()
         self._store[key] = obj
@@ -179,92 +162,111 @@ class _AtomicDict(_Rival):
         self._store[key] = obj
 
 
-def _mutex(
-    name: str,
-    lock: Callable[[], AbstractContextManager[object]],
-) -> Peer:
-    def make() -> Connector:
-        mutex = lock()
-        return _LockedDict(mutex, mutex)
-
-    return Peer(name, f'a dict, each call under one threading.{name}', make)
+def _with_mutex(lock: AbstractContextManager[object]) -> _LockedDict:
+    return _LockedDict(lock, lock)
 
 
-def _ours_with(lock: type[Any]) -> Peer:
-    return Peer(
-        lock.__name__,
-        f'this connector, lock={lock.__name__}()',
-        lambda: LocalConnector(lock=lock()),
+def _with_fasteners() -> _LockedDict:
+    lock = import_module('fasteners').ReaderWriterLock()
+    return _LockedDict(
+        _Held(lock.acquire_read_lock, lock.release_read_lock),
+        _Held(lock.acquire_write_lock, lock.release_write_lock),
     )
 
 
-def _fasteners() -> Peer:
-    lock_type = importlib.import_module('fasteners').ReaderWriterLock
-
-    def make() -> Connector:
-        lock = lock_type()
-        return _LockedDict(
-            _Held(lock.acquire_read_lock, lock.release_read_lock),
-            _Held(lock.acquire_write_lock, lock.release_write_lock),
-        )
-
-    return Peer('fasteners', 'a dict under fasteners.ReaderWriterLock', make)
+def _with_cereggii() -> _LockedDict:
+    lock = import_module('cereggii.locks').ReadersWriterLock()
+    return _LockedDict(lock.reader(), lock.writer())
 
 
-def _cereggii() -> Peer:
-    lock_type = importlib.import_module('cereggii.locks').ReadersWriterLock
-
-    def make() -> Connector:
-        lock = lock_type()
-        return _LockedDict(lock.reader(), lock.writer())
-
-    return Peer('cereggii', 'a dict under cereggii ReadersWriterLock', make)
+def _proxystores() -> Any:
+    # With its data in its configuration, as it has no len().
+    module = import_module('proxystore.connectors.local')
+    return module.LocalConnector(include_data_in_config=True)
 
 
-def _atomic_dict() -> Peer:
-    dict_type = importlib.import_module('cereggii').AtomicDict
-    return Peer(
+PEERS = (
+    Peer(OURS, 'this connector, with its own lock', '#e8590c', LocalConnector),
+    Peer(
+        LOCK,
+        'a dict, each call under one threading.Lock',
+        '#1c7ed6',
+        lambda: _with_mutex(threading.Lock()),
+    ),
+    Peer(
+        'RLock',
+        'a dict, each call under one threading.RLock',
+        '#15aabf',
+        lambda: _with_mutex(threading.RLock()),
+    ),
+    Peer(
+        FAIR,
+        'this connector, lock=RWLockFair()',
+        '#2f9e44',
+        lambda: LocalConnector(lock=RWLockFair()),
+    ),
+    Peer(
+        'RWLockRead',
+        'this connector, lock=RWLockRead()',
+        '#94a80e',
+        lambda: LocalConnector(lock=RWLockRead()),
+    ),
+    Peer(
+        'RWLockWrite',
+        'this connector, lock=RWLockWrite()',
+        '#a07850',
+        lambda: LocalConnector(lock=RWLockWrite()),
+    ),
+    Peer(
+        'fasteners',
+        'a dict under fasteners.ReaderWriterLock',
+        '#9c5fd6',
+        _with_fasteners,
+        needs='fasteners',
+    ),
+    Peer(
+        'cereggii',
+        'a dict under cereggii.locks.ReadersWriterLock',
+        '#e64980',
+        _with_cereggii,
+        needs='cereggii',
+    ),
+    Peer(
         'AtomicDict',
-        'a cereggii.AtomicDict; its batches are not atomic',
-        lambda: _AtomicDict(dict_type()),
-        safe=False,
-    )
-
-
-def _proxystore() -> Peer:
-    theirs = importlib.import_module('proxystore.connectors.local')
-    return Peer(
+        'a cereggii.AtomicDict',
+        '#7a8aa0',
+        _AtomicDict,
+        needs='cereggii',
+        lacks='Its batches are not atomic.',
+    ),
+    Peer(
         PROXYSTORE,
-        "ProxyStore's own LocalConnector, which takes no lock",
-        theirs.LocalConnector,
-        safe=False,
-    )
+        "ProxyStore's own LocalConnector",
+        '#868686',
+        _proxystores,
+        needs='proxystore',
+        lacks='It takes no lock, and its batches are not atomic.',
+    ),
+)
 
 
-def find_peers() -> tuple[list[Peer], list[str]]:
-    """Find what can be measured here.
+def is_missing(package: str) -> bool:
+    """Tell if a package is needed that cannot be imported."""
+    try:
+        import_module(package or __name__)
+    except ImportError:
+        return True
+    return False
 
-    Returns:
-        The peers, ours first, and for each peer that is missing a sentence \
-        that says why.
-    """
-    peers = [
-        Peer(OURS, 'this connector with its default lock', LocalConnector),
-        _mutex(LOCK, threading.Lock),
-        _mutex('RLock', threading.RLock),
-        _ours_with(RWLockFair),
-        _ours_with(RWLockRead),
-        _ours_with(RWLockWrite),
-    ]
-    skipped = []
-    for name, find in (
-        ('fasteners', _fasteners),
-        ('cereggii', _cereggii),
-        ('AtomicDict', _atomic_dict),
-        (PROXYSTORE, _proxystore),
-    ):
-        try:
-            peers.append(find())
-        except ImportError as error:
-            skipped.append(f'{name} is skipped: {error}.')
-    return peers, skipped
+
+def find_peers() -> list[Peer]:
+    """Get the peers that can be measured here, ours first."""
+    return [peer for peer in PEERS if not is_missing(peer.needs)]
+
+
+def count(connector: Any) -> int:
+    """Count the objects of any peer's connector."""
+    try:
+        return len(connector)
+    except TypeError:
+        return len(connector.config()['store_dict'])

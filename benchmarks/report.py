@@ -1,11 +1,15 @@
-"""What came out: where it was measured, tables with ratios, JSON."""
+"""What came out: results as JSON, a summary for a screen, and tables."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import importlib
+import itertools
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import sysconfig
@@ -13,40 +17,35 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import asdict
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
+from benchmarks.engine import Measurement
 from benchmarks.peers import FAIR
 from benchmarks.peers import LOCK
 from benchmarks.peers import OURS
-from benchmarks.peers import Peer
+from benchmarks.peers import PEERS
 from benchmarks.peers import PROXYSTORE
-from benchmarks.workloads import Measurement
+from benchmarks.workloads import owned
+from benchmarks.workloads import price
+from benchmarks.workloads import torn
+from benchmarks.workloads.throughput import of_threads
+from benchmarks.workloads.throughput import of_writes
+from benchmarks.workloads.waits import MIXES
+from benchmarks.workloads.waits import of_mix
 
-# Columns of a table that stand side by side.
-ACROSS = 4
+FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+RIVALS = (LOCK, FAIR, PROXYSTORE)
+COMPARED = ('price', 'throughput', 'waits')
+# Faults are counted.
+COUNTED = ('torn', 'owned')
 
-TITLES = {
-    'price': 'Price of a call (median of the processes)',
-    'throughput': 'Throughput, get and set (median of the rounds)',
-    'waits': 'Waits of threads that never pause',
-    'growth': 'Growth of the price of set (median of the processes)',
-    'batches': 'Price of an object of a batch (median of the processes)',
-    'objects': 'Price by the size of the object (median of the processes)',
-    'store': "Throughput through ProxyStore's Store (median of the rounds)",
-    'memory': 'Memory beyond the values (tracemalloc)',
-}
-
-PACKAGES = (
-    'proxystore-local',
-    'readerwriterlock',
-    'proxystore',
-    'fasteners',
-    'cereggii',
-)
+# Workload, table and column; and what each peer got there.
+Place = tuple[str, str, str]
+Cells = Mapping[Place, Mapping[str, Measurement]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Results:
     """All that a run found out.
 
     Attributes:
-        about: Where and how it was measured.
-        skipped: Why peers were not measured.
+        about: Where and how it was measured. The tag names the Python.
+        skipped: Why peers and workloads were not measured.
         measurements: What was measured.
     """
 
@@ -64,87 +63,106 @@ class Results:
     measurements: Sequence[Measurement]
 
     def to_json(self) -> str:
-        """Write everything for programs.
-
-        Returns:
-            A JSON object.
-        """
-        return json.dumps(
-            {
-                'about': self.about,
-                'skipped': self.skipped,
-                'measurements': [asdict(m) for m in self.measurements],
-            },
-            allow_nan=False,
-            default=list,
-        ).replace('{"workload"', '\n{"workload"')
+        """Write everything for programs, as a JSON object."""
+        text = json.dumps(dataclasses.asdict(self), allow_nan=False)
+        return text.replace('{"workload"', '\n{"workload"')
 
     @classmethod
     def from_file(cls, path: Path) -> Results:
-        """Read what `to_json()` wrote.
-
-        Args:
-            path: File to read.
-
-        Returns:
-            The results.
-
-        Raises:
-            ValueError: If the file holds something else.
-            OSError: If it cannot be read.
-        """
+        """Read what `to_json()` wrote, or raise ValueError or OSError."""
         try:
             read: Any = json.loads(path.read_text(encoding='utf-8'))
             if not isinstance(read['about']['tag'], str):
                 raise TypeError('the tag is not a string')
-            return cls(
-                read['about'],
-                read['skipped'],
-                [Measurement(**m) for m in read['measurements']],
-            )
+            measurements = [Measurement(**m) for m in read['measurements']]
+            return cls(read['about'], read['skipped'], measurements)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f'{path} is not a result of python -m benchmarks: '
                 f'{type(error).__name__}: {error}',
             ) from error
 
+    def cells(self) -> Cells:
+        """Get what was measured by place and peer."""
+        found: dict[Place, dict[str, Measurement]] = {}
+        for m in self.measurements:
+            place = m.workload, m.table, m.column
+            found.setdefault(place, {})[m.peer] = m
+        return found
 
-@dataclass(frozen=True)
-class Floor:
-    """How ours compares with a rival, whichever way up the unit is.
 
-    Attributes:
-        what: What is compared.
-        rival: With whom.
-        times_better: Above 1 if ours is better, below 1 if it is worse.
-    """
+class Headline(NamedTuple):
+    """A comparison that says much: in pages, and if brief in summaries."""
 
-    what: str
-    rival: str
-    times_better: float
+    group: str
+    label: str
+    place: Place
+    rivals: Sequence[str]
+    brief: bool = True
+
+    @property
+    def title(self) -> str:
+        """The group without its unit."""
+        return self.group.partition(',')[0]
+
+
+def _headlines() -> Iterator[Headline]:
+    for group, rivals in (
+        (('get', 'set', 'evict'), (LOCK, FAIR)),
+        (('put', 'get_batch/obj', 'put_batch/obj'), (PROXYSTORE,)),
+    ):
+        for column in group:
+            yield Headline(
+                'One thread, ns/call',
+                column.replace('/obj', ' of 1000'),
+                ('price', price.TABLE, column),
+                rivals,
+            )
+    for threads in (8, 32):
+        for percent in (0, 10, 50, 100):
+            yield Headline(
+                'Threads, 1000/s',
+                f'{threads}, {of_writes(percent)}',
+                ('throughput', of_threads(threads), of_writes(percent)),
+                (LOCK, FAIR),
+                threads == 8 or percent == 10,
+            )
+    for readers, writers in MIXES:
+        for who in ('read', 'write'):
+            yield Headline(
+                'p99 of waits, us',
+                f'{who}s, {readers} + {writers}',
+                ('waits', of_mix(readers, writers), f'{who} p99'),
+                (FAIR,),
+                readers != writers,
+            )
+    for column, place in (
+        ('torn in 100,000', ('torn', torn.TABLE, torn.COLUMN)),
+        (owned.DEADLOCKS, ('owned', owned.TABLE, owned.DEADLOCKS)),
+        ('lost or left', ('owned', owned.TABLE, owned.WRONG)),
+    ):
+        yield Headline('Faults', column, place, (OURS, *RIVALS))
+
+
+HEADLINES = list(_headlines())
 
 
 def environment() -> dict[str, str]:
-    """Describe where this runs.
-
-    Returns:
-        Lines of the header. The tag is short and names the Python.
-    """
+    """Describe where this runs."""
     gil = getattr(sys, '_is_gil_enabled', lambda: True)()
-    free = sysconfig.get_config_var('Py_GIL_DISABLED')
-    build = 'free-threaded' if free else 'default'
+    build = 'free-threaded' if FREE_THREADED else 'default'
+    now = datetime.datetime.now(datetime.UTC)
+    packages = ['proxystore-local', 'readerwriterlock', 'proxystore']
+    packages += ['fasteners', 'cereggii']
     return {
-        'tag': '{}.{}'.format(*sys.version_info) + 't' * bool(free),
-        'date': datetime.datetime.now(datetime.UTC).isoformat(
-            sep=' ',
-            timespec='seconds',
-        ),
+        'tag': '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED,
+        'date': now.isoformat(sep=' ', timespec='seconds'),
         'python': f'{platform.python_implementation()} '
         f'{platform.python_version()}',
         'build': f'{build}, GIL {"on" if gil else "off"}',
         'platform': platform.platform(),
         'cpus': str(os.cpu_count()),
-        'packages': ', '.join(f'{p} {_version(p)}' for p in PACKAGES),
+        'packages': ', '.join(f'{p} {_version(p)}' for p in packages),
     }
 
 
@@ -155,245 +173,146 @@ def _version(package: str) -> str:
         return '(not installed)'
 
 
-def header(
-    about: Mapping[str, str],
-    peers: Iterable[Peer],
-    skipped: Iterable[str],
-) -> str:
-    """Write what stands above the tables.
+def times_better(ours: Measurement, theirs: Measurement) -> float:
+    """Compare: above 1 ours is better, below 1 it is worse."""
+    ratio = ours.value / theirs.value
+    return ratio if ours.better == 'higher' else 1 / ratio
 
-    Args:
-        about: Description of the environment.
-        peers: Peers that are measured.
-        skipped: Why others are not.
 
-    Returns:
-        Lines of text.
-    """
-    return '\n'.join(
-        [
-            *(f'{name + ":":14}{line}' for name, line in about.items()),
-            '',
-            *(f'{peer.name:14}{peer.about}' for peer in peers),
-            *skipped,
-            '',
-            'Each cell is: value (value / value of ours). Below the head of '
-            'a column stand its\nunit and whether lower or higher values are '
-            'the better ones. The last rows tell how\nmany times better ours '
-            'is than the best rival that gives what it gives (not those\nwith '
-            'a *), and how far apart the rounds are (half of the middle half '
-            'of them).\nWhere threads compete, values vary much from run to '
-            'run; those of a quick run show\nlittle but that it works.',
-        ],
+def is_lost(ratio: float) -> bool:
+    """Tell if a comparison is lost, by more than rounding."""
+    return round(ratio, 2) < 1
+
+
+def _toughest(cell: Mapping[str, Measurement], *but: str) -> str:
+    """Get the best rival that gives what ours gives, or the most faults."""
+    rivals = [m for m in cell.values() if m.peer not in {OURS, *but}]
+    if rivals and rivals[0].workload in COUNTED:
+        return max(rivals, key=lambda m: m.value).peer
+    rivals = [m for m in rivals if m.safe]
+    best = min(
+        rivals,
+        key=lambda m: times_better(cell[OURS], m),
+        default=None,
     )
-
-
-def tables(measurements: Sequence[Measurement]) -> Iterator[str]:
-    """Write measurements as tables: a row for each peer.
-
-    Args:
-        measurements: What to write.
-
-    Yields:
-        Tables of at most four columns.
-    """
-    for title, cells in _by_table(measurements):
-        yield title
-        heads = list(dict.fromkeys(m.column for m in cells))
-        for start in range(0, len(heads), ACROSS):
-            part = heads[start : start + ACROSS]
-            yield _table([m for m in cells if m.column in part])
-
-
-def _by_table(
-    measurements: Sequence[Measurement],
-) -> Iterator[tuple[str, list[Measurement]]]:
-    titles = dict.fromkeys((m.workload, m.table) for m in measurements)
-    for workload, table in titles:
-        yield (
-            f'{TITLES[workload]}: {table}',
-            [
-                m
-                for m in measurements
-                if (m.workload, m.table) == (workload, table)
-            ],
-        )
-
-
-def _table(cells: Sequence[Measurement]) -> str:
-    columns: dict[str, dict[str, Measurement]] = {}
-    for m in cells:
-        columns.setdefault(m.column, {})[m.peer] = m
-    ours = [column[OURS] for column in columns.values()]
-    rows = [
-        ['', *columns],
-        ['', *(f'{m.unit}, {m.better}' for m in ours)],
-    ]
-    for peer, safe in {m.peer: m.safe for m in cells}.items():
-        rows.append(
-            [peer + '*' * (not safe)]
-            + [_cell(column, peer) for column in columns.values()],
-        )
-    best = [best_rival(column.values()) for column in columns.values()]
-    rows.append(
-        ['times better']
-        + [
-            f'{_number(floor.times_better)} than {floor.rival}'
-            if floor
-            else '-'
-            for floor in best
-        ],
-    )
-    rows.append(['rounds', *(f'± {spread(m):.0%}' for m in ours)])
-    return '\n'.join(
-        f'{name:13}' + ''.join(f'{text:>23}' for text in texts)
-        for name, *texts in rows
-    )
-
-
-def _cell(column: Mapping[str, Measurement], peer: str) -> str:
-    if peer not in column:
-        return f'{"-":11}'
-    value = column[peer].value
-    ratio = value / column[OURS].value
-    return f'{_number(value)} {f"({_number(ratio)})":>9}'
+    return best.peer if best else ''
 
 
 def _number(value: float) -> str:
     """Write a number with about three digits."""
-    if value >= 100:
+    if value >= 100 or not value:
         return f'{value:,.0f}'
     if value >= 10:
         return f'{value:.1f}'
-    return f'{value:.2f}' if value >= 0.01 else f'{value:.0e}'
+    return f'{value:.2f}' if value >= 0.1 else f'{value:.2g}'
+
+
+def _against(cell: Mapping[str, Measurement], peer: str) -> str:
+    """Write how many times better ours is than a peer, or its faults."""
+    if peer not in cell:
+        return '-'
+    if cell[peer].workload in COUNTED:
+        return f'{cell[peer].value:,.0f}'
+    ratio = times_better(cell[OURS], cell[peer])
+    return _number(ratio) + ' lost' * is_lost(ratio)
+
+
+def summary(run: Results) -> str:
+    """Write what matters most in lines that fit a screen."""
+    cells, lines, compared = run.cells(), [], []
+    group = ''
+    for headline in HEADLINES:
+        cell = cells.get(headline.place)
+        if not cell or not headline.brief:
+            continue
+        counted = headline.place[0] in COUNTED
+        if headline.group != group:
+            group = headline.group
+            other = 'worst other' if counted else 'best other'
+            lines.append(_line(group, OURS, LOCK, FAIR, other, PROXYSTORE))
+        other = _toughest(cell, *RIVALS)
+        texts = [
+            _against(cell, LOCK),
+            _against(cell, FAIR),
+            f'{_against(cell, other)} {other}',
+            _against(cell, PROXYSTORE),
+        ]
+        ours = _number(cell[OURS].value)
+        lines.append(_line(f' {headline.label}', ours, *texts))
+        compared += [] if counted else [text for text in texts if text != '-']
+    lost = sum(' lost' in text for text in compared)
+    about = f'{run.about["python"]} ({run.about["build"]})'
+    return '\n'.join(
+        [
+            f'{about}: times better than others, {lost} of {len(compared)} '
+            'lost',
+            *lines,
+        ],
+    )
+
+
+def _line(label: str, *texts: str) -> str:
+    widths = (7, 10, 11, 22, 11)
+    return f'{label:19}' + ''.join(
+        f'{text:>{width}}' for text, width in zip(texts, widths)
+    )
+
+
+def full(run: Results) -> str:
+    """Write every cell of a run as a page: a table for each workload."""
+    peers = [p for p in PEERS if p.name in {m.peer for m in run.measurements}]
+    lines = [
+        f'# All figures of {run.about["python"]}',
+        _table(['About', 'this run'], [[*line] for line in run.about.items()]),
+        *run.skipped,
+        'Each cell is: value (times that ours is better; below 1 it is worse).'
+        ' The last column tells how far apart the rounds of ours are: half of '
+        'the middle half of them.',
+    ]
+    heads = ['', 'unit, better', *(peer.label for peer in peers), 'rounds']
+    rows: dict[str, dict[str, list[list[str]]]] = {}
+    for (workload, table, column), cell in run.cells().items():
+        unit = f'{cell[OURS].unit}, {cell[OURS].better}'
+        texts = [_with_ratio(cell, peer.name) for peer in peers]
+        row = [column, unit, *texts, f'+-{spread(cell[OURS]):.0%}']
+        rows.setdefault(workload, {}).setdefault(table, []).append(row)
+    for workload, tables in rows.items():
+        module = importlib.import_module(f'benchmarks.workloads.{workload}')
+        lines += [
+            f'## {workload.capitalize()}',
+            (module.__doc__ or '').strip(),
+        ]
+        for table, found in tables.items():
+            lines += [f'**{table.capitalize()}**', _table(heads, found)]
+    return '\n\n'.join(lines) + '\n'
+
+
+def _with_ratio(cell: Mapping[str, Measurement], peer: str) -> str:
+    if peer not in cell:
+        return '-'
+    value = _number(cell[peer].value)
+    if peer == OURS or cell[peer].workload in COUNTED:
+        return value
+    return f'{value} ({_number(times_better(cell[OURS], cell[peer]))})'
 
 
 def spread(measurement: Measurement) -> float:
-    """Tell how far apart the rounds of a measurement are.
-
-    Args:
-        measurement: What was measured.
-
-    Returns:
-        Half of the distance between their quartiles, as a part of their
-        median.
-    """
+    """Get half of the distance between quartiles, as a part of the median."""
     rounds = measurement.rounds
-    if len(rounds) < 2:
+    if len(rounds) < 2 or not statistics.median(rounds):
         return 0.0
     low, middle, high = statistics.quantiles(rounds, method='inclusive')
     return (high - low) / 2 / middle
 
 
-def compare(ours: Measurement, theirs: Measurement) -> Floor:
-    """Compare two measurements of one thing.
+def newest_first(runs: Iterable[Results]) -> list[Results]:
+    """Sort runs by their Python, free-threaded builds behind the others."""
 
-    Args:
-        ours: What we get.
-        theirs: What a rival gets.
+    def version(run: Results) -> tuple[bool, list[int]]:
+        tag = run.about['tag']
+        return tag[-1] != 't', [int(part) for part in re.findall(r'\d+', tag)]
 
-    Returns:
-        The ratio.
-    """
-    ratio = ours.value / theirs.value
-    return Floor(
-        f'{ours.workload}, {ours.table}: {ours.column}',
-        theirs.peer,
-        ratio if ours.better == 'higher' else 1 / ratio,
-    )
-
-
-def best_rival(cells: Iterable[Measurement]) -> Floor | None:
-    """Compare ours with the best rival that gives what ours gives.
-
-    Args:
-        cells: What was measured of all peers.
-
-    Returns:
-        The ratio, or none if there is no such rival.
-    """
-    cells = list(cells)
-    (ours,) = (m for m in cells if m.peer == OURS)
-    return min(
-        (compare(ours, m) for m in cells if m.safe and m.peer != OURS),
-        key=lambda floor: floor.times_better,
-        default=None,
-    )
-
-
-def floors(measurements: Sequence[Measurement]) -> list[Floor]:
-    """Compare ours with the rivals that matter, as far as measured.
-
-    Args:
-        measurements: All that was measured.
-
-    Returns:
-        The ratios.
-    """
-    ours = {
-        (m.workload, m.table, m.column): m
-        for m in measurements
-        if m.peer == OURS
-    }
-    results = [
-        compare(ours[m.workload, m.table, m.column], m)
-        for m in measurements
-        if _matters(m)
-    ]
-    for m in ours.values():
-        if (m.workload, m.column) == ('memory', 'plain dict'):
-            put = ours[m.workload, m.table, 'put']
-            ratio = m.value / put.value
-            results.append(Floor('memory: put', 'plain dict', ratio))
-    return results
-
-
-def _matters(theirs: Measurement) -> bool:
-    """Tell if ours is to be compared with this."""
-    column, rival = theirs.column, theirs.peer
-    match theirs.workload:
-        case 'price':
-            return (column, rival) in {
-                ('get', LOCK),
-                ('get', FAIR),
-                ('set', LOCK),
-                ('set', FAIR),
-                ('put', PROXYSTORE),
-                ('put_batch/obj', PROXYSTORE),
-                ('get_batch/obj', PROXYSTORE),
-            }
-        case 'throughput':
-            return theirs.table == '8 threads' and rival in {LOCK, FAIR}
-        case 'waits':
-            return rival == FAIR and column in {
-                'reads',
-                'writes',
-                'read p99',
-                'write p99',
-            }
-    return False
-
-
-def floors_table(results: Iterable[Floor]) -> str:
-    """Write how ours compares.
-
-    Args:
-        results: The ratios.
-
-    Returns:
-        A line for each.
-    """
-    return '\n'.join(
-        [
-            'How many times better ours is (above 1 ours is better, below 1 '
-            'worse)',
-            *(
-                f'{f.what:50}{"against " + f.rival:22}'
-                f'{_number(f.times_better):>8}'
-                for f in results
-            ),
-        ],
-    )
+    return sorted(runs, key=version, reverse=True)
 
 
 def markdown(runs: Sequence[Results]) -> str:
@@ -403,99 +322,91 @@ def markdown(runs: Sequence[Results]) -> str:
         runs: The runs, each of another Python.
 
     Returns:
-        Tables in Markdown, as sections that can be included one by one.
+        Sections in Markdown that pages include one by one.
     """
     tags = [run.about['tag'] for run in runs]
+    cells = [run.cells() for run in runs]
+    where = [name for name in runs[0].about if name != 'tag']
+    peers = [[p.label, f'{p.about}. {p.lacks}'] for p in PEERS]
     sections = {
-        'where': _markdown_rows(
+        'where': _table(
             ['', *tags],
-            [
-                [name, *(run.about[name] for run in runs)]
-                for name in (
-                    'date',
-                    'python',
-                    'build',
-                    'platform',
-                    'cpus',
-                    'packages',
-                    'effort',
-                )
-            ],
+            [[name, *(run.about[name] for run in runs)] for name in where],
         ),
-        'floors': _markdown_rows(
-            ['What', 'Against', *tags],
-            _floor_rows([floors(run.measurements) for run in runs]),
-        ),
+        'peers': _table(['Name', 'What it is'], peers),
+        'outcome': _outcome(tags, cells),
+        'floors': _headlines_of(tags, cells, *COMPARED),
+        'price': _ours(tags, cells, 'price'),
+        'store': _ours(tags, cells, 'store'),
+        'correctness': _headlines_of(tags, cells, *COUNTED),
     }
-    for workload in TITLES:
-        chosen = [
-            [m for m in run.measurements if m.workload == workload]
-            for run in runs
-        ]
-        tables = dict.fromkeys(m.table for some in chosen for m in some)
-        sections[workload] = '\n\n'.join(
-            f'**{table[0].upper()}{table[1:]}**\n\n'
-            + _markdown_rows(
-                ['', *tags],
-                _markdown_cells(
-                    [[m for m in some if m.table == table] for some in chosen]
-                ),
-            )
-            for table in tables
-        )
-    return (
-        '\n\n'.join(
-            f'<!-- --8<-- [start:{name}] -->\n\n{text}\n\n'
-            f'<!-- --8<-- [end:{name}] -->'
-            for name, text in sections.items()
-            if text
-        )
-        + '\n'
+    return '\n\n'.join(
+        f'<!-- --8<-- [start:{name}] -->\n\n{text}\n\n'
+        f'<!-- --8<-- [end:{name}] -->\n'
+        for name, text in sections.items()
     )
 
 
-def _floor_rows(runs: Sequence[Sequence[Floor]]) -> Iterator[list[str]]:
-    ratios = [
-        {(floor.what, floor.rival): floor.times_better for floor in run}
-        for run in runs
-    ]
-    for what, rival in dict.fromkeys(pair for run in ratios for pair in run):
-        yield [
-            what,
+def _headlines_of(
+    tags: Sequence[str],
+    cells: Sequence[Cells],
+    *workloads: str,
+) -> str:
+    """Write headlines of workloads: a row for each, and each rival."""
+    rows = [
+        [
+            f'{headline.title}: {headline.label}',
             rival,
-            *(_ratio(run.get((what, rival))) for run in ratios),
+            *(_against(c.get(headline.place, {}), rival) for c in cells),
         ]
+        for headline in HEADLINES
+        for rival in headline.rivals
+        if headline.place[0] in workloads
+    ]
+    return _table(['What', 'Against', *tags], rows)
 
 
-def _ratio(times_better: float | None) -> str:
-    """Write a ratio, in bold type where ours is worse."""
-    if times_better is None:
-        return '-'
-    text = _number(times_better)
-    return f'**{text}**' if round(times_better, 2) < 1 else text
+def _ours(tags: Sequence[str], runs: Sequence[Cells], workload: str) -> str:
+    """Write what ours gets, and how it compares with the best rival."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for place in dict.fromkeys(place for cells in runs for place in cells):
+        for cell in (cells.get(place) for cells in runs):
+            text = '-'
+            if cell:
+                rival, ours = _toughest(cell), cell[OURS]
+                text = f'{_number(ours.value)} {ours.unit}, '
+                text += f'{_against(cell, rival)} x {rival}'
+            if place[0] == workload:
+                rows.setdefault(place[1:], []).append(text)
+    return _table(
+        ['', '', *tags],
+        [[*place, *texts] for place, texts in rows.items()],
+    )
 
 
-def _markdown_cells(
-    runs: Sequence[Sequence[Measurement]],
-) -> Iterator[list[str]]:
-    for column in dict.fromkeys(m.column for run in runs for m in run):
-        row = [column]
-        for run in runs:
-            cells = [m for m in run if m.column == column]
-            if not cells:
-                row.append('-')
-                continue
-            (ours,) = (m for m in cells if m.peer == OURS)
-            best = best_rival(cells)
-            value = f'{_number(ours.value)} {ours.unit}'
-            if best:
-                ratio = _ratio(best.times_better)
-                value += f', {ratio} x {best.rival}'
-            row.append(value)
-        yield row
+def _outcome(tags: Sequence[str], runs: Sequence[Cells]) -> str:
+    """Write how many headlines are lost to each rival, and how far."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    compared = [h for h in HEADLINES if h.place[0] in COMPARED]
+    titles = dict.fromkeys(headline.title for headline in compared)
+    for rival, title, cells in itertools.product(RIVALS, titles, runs):
+        ratios = [
+            times_better(cell[OURS], cell[rival])
+            for headline in compared
+            if headline.title == title
+            and rival in (cell := cells.get(headline.place, {}))
+        ]
+        lost = sum(map(is_lost, ratios))
+        text = f'{lost} of {len(ratios)} lost' if lost else 'none lost'
+        text += f'; at least {min(ratios, default=0):.2f}'
+        rows.setdefault((rival, title), []).append(text if ratios else '-')
+    return _table(
+        ['Against', 'What', *tags],
+        [[*head, *texts] for head, texts in rows.items()],
+    )
 
 
-def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return '\n'.join(
         f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *rows)
     )

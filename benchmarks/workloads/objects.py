@@ -1,0 +1,30 @@
+"""Price of set and get, by the size of the object (median of the rounds)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import engine
+from benchmarks.peers import Peer
+
+TABLE = 'set and get'
+SIZES = {
+    '1 B': 1,
+    '1 KiB': 2**10,
+    '1 MiB': 2**20,
+    '32 MiB': 2**25,
+    '1 GiB': 2**30,
+}
+
+
+def cases(effort: engine.Effort) -> Iterator[engine.Case]:
+    """Make a case for each size."""
+    for name, size in SIZES.items():
+
+        def run(peer: Peer, size: int = size) -> tuple[float, ...]:
+            statement = f'{engine.SET}; connector.get(key)'
+            value = bytes(size)
+            return engine.nanoseconds(statement, effort, peer, value=value)
+
+        column = engine.Column(name, 'ns')
+        yield engine.Case(TABLE, [column], effort.rounds, run)

@@ -1,0 +1,79 @@
+"""Throughput through ProxyStore's Store: nine gets, a put and an evict.
+
+To deserialize is either pure computing, or it waits as if for a disk. The
+cache of the Store is off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from benchmarks import engine
+from benchmarks.peers import Peer
+from benchmarks.workloads.throughput import of_threads
+
+THREADS = (1, 2, 4, 8)
+WAYS = ((False, True), (False, False), (True, True), (True, False))
+
+
+def of_stores(waiting: bool, shared: bool) -> str:
+    """Name a way to use Stores."""
+    stores = 'one Store for all' if shared else 'a Store a thread'
+    return f'{stores}, {"1 ms of waiting" if waiting else "computing"}'
+
+
+def cases(effort: engine.Effort) -> Iterator[engine.Case]:
+    """Make a case for each way to use Stores and number of threads."""
+    for way, threads in itertools.product(WAYS, THREADS):
+        yield engine.Case(
+            of_stores(*way),
+            [engine.Column(of_threads(threads), 'k/s')],
+            effort.rounds,
+            partial(_run, *way, threads, effort.seconds),
+        )
+
+
+def _wait_and_loads(data: bytes) -> Any:
+    time.sleep(0.001)
+    return import_module('proxystore.serialize').deserialize(data)
+
+
+def _run(
+    waiting: bool,
+    shared: bool,
+    threads: int,
+    seconds: float,
+    peer: Peer,
+) -> tuple[float]:
+    connector = peer.make()
+    store = partial(
+        import_module('proxystore.store').Store,
+        connector=connector,
+        cache_size=0,
+        deserializer=_wait_and_loads if waiting else None,
+    )
+    stores = [store(f'{n}') for n in range(1 if shared else threads)]
+    stored = [stores[0].put(engine.OBJECT) for _ in range(64)]
+    chunks = [stored[start : start + 9] for start in range(len(stored) - 9)]
+    stints = engine.load(
+        [
+            partial(engine.keep_on, chunks, partial(_use, store))
+            for store, _ in zip(itertools.cycle(stores), range(threads))
+        ],
+        seconds,
+    )
+    return (engine.rate(stints, stints),)
+
+
+def _use(store: Any, keys: Sequence[Any]) -> int:
+    """Get some objects, put one and evict it."""
+    for key in keys:
+        store.get(key)
+    store.evict(store.put(engine.OBJECT))
+    return len(keys) + 1

@@ -9,8 +9,10 @@ if __name__ == '__main__':
     try:
         from benchmarks.command import main
 
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
         sys.exit(
             f'{error}. The benchmarks need more packages. In the clone: '

@@ -374,8 +374,8 @@ def _ours(tags: Sequence[str], runs: Sequence[Cells], workload: str) -> str:
             text = '-'
             if cell:
                 rival, ours = _toughest(cell), cell[OURS]
-                text = f'{_number(ours.value)} {ours.unit}, '
-                text += f'{_against(cell, rival)} x {rival}'
+                text = f'{_number(ours.value)} {ours.unit}; '
+                text += f'{rival}: {_against(cell, rival)}'
             if place[0] == workload:
                 rows.setdefault(place[1:], []).append(text)
     return _table(

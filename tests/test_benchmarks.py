@@ -1,212 +1,79 @@
-"""The benchmarks run, fill every cell, and get their ratios right."""
+"""The benchmarks run with what is installed, and pages show their results."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
+import os
 import re
-import statistics
+import shutil
+import signal
 import subprocess
 import sys
-import sysconfig
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
 
-from benchmarks.peers import FAIR
+from benchmarks import charts
+from benchmarks import command
+from benchmarks import report
+from benchmarks.engine import Effort
+from benchmarks.engine import find_cases
+from benchmarks.engine import Measurement
 from benchmarks.peers import find_peers
-from benchmarks.peers import LOCK
-from benchmarks.peers import OURS
+from benchmarks.peers import is_missing
 from benchmarks.peers import Peer
-from benchmarks.peers import PROXYSTORE
-from benchmarks.plots import plots
-from benchmarks.report import environment
-from benchmarks.report import Floor
-from benchmarks.report import floors
-from benchmarks.report import floors_table
-from benchmarks.report import markdown
+from benchmarks.peers import PEERS
 from benchmarks.report import Results
-from benchmarks.report import tables
-from benchmarks.workloads import Case
-from benchmarks.workloads import Column
-from benchmarks.workloads import combine
-from benchmarks.workloads import KEYS
-from benchmarks.workloads import Measurement
-from benchmarks.workloads import QUICK
-from benchmarks.workloads import take_turns
-from benchmarks.workloads import waits
 from benchmarks.workloads import WORKLOADS
 from proxystore_local import LocalConnector
-from proxystore_local import LocalKey
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / 'docs' / 'pages' / 'performance'
+STORED = report.newest_first(map(Results.from_file, PAGES.glob('*.json')))
+TINY = Effort(1_000, 1, 1, 1, 0.001, 10, 100, 5, 20)
+OPTIONAL = sorted({peer.needs for peer in PEERS if peer.needs})
 
-PEERS, SKIPPED = find_peers()
-
-HAS_PROXYSTORE = importlib.util.find_spec('proxystore') is not None
-
-FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
-TAG = '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED
-
-PLOTS = {'price', 'throughput', 'waits', 'growth', 'store'}
+needs_proxystore = pytest.mark.skipif(
+    is_missing('proxystore'),
+    reason='proxystore is not installed',
+)
 
 
-def run(
-    *arguments: str,
-    timeout: float = 110,
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def start(*arguments: str, **how: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, '-m', 'benchmarks', *arguments],
         cwd=ROOT,
-        capture_output=True,
         text=True,
-        timeout=timeout,
-        check=False,
+        **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **how},
     )
 
 
-def cell(
-    peer: str,
-    value: float,
-    workload: str = 'price',
-    column: str = 'get',
-    **changes: Any,
-) -> Measurement:
-    measurement = Measurement(
-        workload,
-        'one thread',
-        column,
-        peer,
-        value,
-        'ns',
-        'lower',
-    )
-    return dataclasses.replace(measurement, **changes)
+def run(*arguments: str, **how: Any) -> tuple[int, str, str]:
+    with start(*arguments, **how) as child:
+        out, err = child.communicate(timeout=100)
+        return child.returncode, out, err
 
 
-@pytest.mark.timeout(300)
-def test_quick_run_fills_every_cell_of_every_table(tmp_path: Path) -> None:
-    done = run(
-        *('--quick', '--seconds', '0.01', '--output', str(tmp_path)),
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    # What comes first is what this machine calls itself, of any length.
-    _, _, tables = done.stdout.partition('\n\n')
-    assert max(map(len, tables.splitlines())) <= 120
-    assert 'GIL' in done.stdout
-    assert '100%' in done.stderr
-    results = Results.from_file(tmp_path / f'{TAG}.json')
-    assert results.skipped == SKIPPED
-    assert all(sentence in done.stdout for sentence in SKIPPED)
-
-    cells = {
-        (m.workload, m.table, m.column, m.peer): m.value
-        for m in results.measurements
-    }
-    assert cells.keys() == {
-        (case.workload, case.table, column.name, peer.name)
-        for workload in WORKLOADS.values()
-        for case in workload(QUICK)
-        for column in case.columns
-        for peer in PEERS
-    } - {('price', 'one thread', 'len', PROXYSTORE)}
-    measured = {*WORKLOADS} - ({'store'} if not HAS_PROXYSTORE else set())
-    assert {name for name, *_ in cells} == measured
-    assert all(0 < value < math.inf for value in cells.values())
-
-    lines = done.stdout.splitlines()
-    for _, table, column, peer in cells:
-        assert any(line.endswith(f': {table}') for line in lines)
-        assert any(column in line for line in lines)
-        assert any(re.match(rf'{peer}\*? ', line) for line in lines)
-
-    compared = floors(results.measurements)
-    assert {f.what.partition(',')[0].partition(':')[0] for f in compared} == {
-        'price',
-        'throughput',
-        'waits',
-        'memory',
-    }
-    assert all(0 < f.times_better < math.inf for f in compared)
-    assert floors_table(compared) in done.stdout
-
-    written = {path.name for path in tmp_path.iterdir()}
-    assert written == {
-        f'{TAG}.json',
-        *(
-            f'{name}-{TAG}.svg'
-            for name in PLOTS - (WORKLOADS.keys() - measured)
-        ),
-    }
-
-
-def test_only_selects_workloads(tmp_path: Path) -> None:
-    done = run('--quick', '--only', 'memory', '--output', str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert 'Memory' in done.stdout
-    assert 'Throughput' not in done.stdout
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['--only', 'speed'], "invalid choice: 'speed'"),
-        (['--seconds', '0'], "not a positive number: '0'"),
-        (['--seconds', 'nan'], "not a positive number: 'nan'"),
-        (['--seconds', 'soon'], "not a positive number: 'soon'"),
-        (['--output', 'pyproject.toml'], "File exists: 'pyproject.toml'"),
-        (['--output'], 'expected one argument'),
-        (['--merge'], 'expected at least one argument'),
-        (['--merge', 'no/such/file.json'], 'no/such/file.json'),
-        (['--merge', 'LICENSE'], 'LICENSE is not a result of python -m'),
-        (['--fast'], 'unrecognized arguments: --fast'),
-    ],
-)
-def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stdout == ''
-
-
-def test_peers_are_ours_and_all_rivals() -> None:
-    names = [peer.name for peer in PEERS]
-    assert names == [
-        OURS,
-        LOCK,
-        'RLock',
-        FAIR,
-        'RWLockRead',
-        'RWLockWrite',
-        'fasteners',
-        'cereggii',
-        'AtomicDict',
-        *([PROXYSTORE] if HAS_PROXYSTORE else []),
-    ]
-    assert len(SKIPPED) == (not HAS_PROXYSTORE)
-    assert {peer.name for peer in PEERS if not peer.safe} == {
-        'AtomicDict',
-        PROXYSTORE,
-    } & set(names)
-
-
-def test_peer_that_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch,
+def put_in_place(
+    patch: pytest.MonkeyPatch,
+    folder: Path,
+    packages: Iterable[str],
+    source: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, 'fasteners', None)
-    peers, skipped = find_peers()
-    assert 'fasteners' not in {peer.name for peer in peers}
-    assert any('fasteners is skipped: ' in sentence for sentence in skipped)
+    """Let processes that are started from now on import these packages."""
+    for package in packages:
+        (folder / f'{package}.py').write_text(source, encoding='utf-8')
+    paths = [str(folder), *sys.path]
+    patch.setenv('PYTHONPATH', os.pathsep.join(filter(None, paths)))
 
 
-@pytest.mark.parametrize('peer', PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize('peer', find_peers(), ids=lambda peer: peer.name)
 def test_peer_is_a_connector(peer: Peer) -> None:
     connector = peer.make()
     key = connector.put(b'one')
@@ -226,333 +93,263 @@ def test_peer_is_a_connector(peer: Peer) -> None:
     assert not peer.make().exists(keys[0])
 
 
-def test_peers_take_turns() -> None:
-    turns: list[str] = []
-
-    def peer(name: str) -> Peer:
-        def make() -> LocalConnector:
-            turns.append(name)
-            return LocalConnector()
-
-        return Peer(name, '', make)
-
-    case = Case('price', 'one thread', (), 1, lambda _: (len(turns),))
-    peers = [peer('a'), peer('b'), peer('c')]
-    assert take_turns(case, peers, 0) == [(1,), (2,), (3,)]
-    assert take_turns(case, peers, 4) == [(6,), (4,), (5,)]
-    assert turns == ['a', 'b', 'c', 'b', 'c', 'a']
-
-
-def test_rounds_are_combined() -> None:
-    case = Case(
-        'price',
-        'one thread',
-        (
-            Column('least', 'ns', 'lower', min),
-            Column('middle', 'ns', 'lower', statistics.median),
-        ),
-        3,
-        lambda _: (),
-    )
-    peers = [
-        Peer('a', '', LocalConnector),
-        Peer('b', '', LocalConnector, safe=False),
-        Peer('cannot', '', LocalConnector),
-    ]
-    results = list(
-        combine(
-            case,
-            peers,
-            [
-                [(1, -1), (2, -2), ()],
-                [(3, -3), (4, -4), ()],
-                [(5, -5), (6, -6), ()],
-            ],
-        )
-    )
-    assert list(results[-1].rounds) == [-2, -4, -6]
-    assert [(m.peer, m.column, m.value, m.safe) for m in results] == [
-        ('a', 'least', 1, True),
-        ('a', 'middle', -3, True),
-        ('b', 'least', 2, False),
-        ('b', 'middle', -4, False),
-    ]
-
-
-@pytest.mark.parametrize(
-    ('workload', 'column'),
-    [
-        ('price', 'get'),
-        ('throughput', '0 % writes'),
-        ('waits', 'reads'),
-        ('growth', '8 alive'),
-        ('growth', '500 ended'),
-        ('batches', '10'),
-        ('objects', '1 GiB'),
-        pytest.param(
-            'store',
-            '8 threads',
-            marks=pytest.mark.skipif(
-                not HAS_PROXYSTORE,
-                reason='proxystore is not installed',
-            ),
-        ),
-        ('memory', 'put'),
-    ],
-)
-def test_failure_of_a_connector_ends_it_all(
+@pytest.mark.parametrize('hidden', [(), OPTIONAL], ids=['all', 'few'])
+@pytest.mark.parametrize('workload', WORKLOADS)
+def test_only(
     workload: str,
-    column: str,
+    hidden: Iterable[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class BrokenConnector(LocalConnector):
-        def get(self, key: LocalKey) -> bytes | None:
-            raise ZeroDivisionError
+    fault = 'raise ModuleNotFoundError(__name__)'
+    put_in_place(monkeypatch, tmp_path, hidden, fault)
+    for package in hidden:
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(command, 'QUICK', TINY)
+    arguments = ['--quick', '--only', workload, '--output', str(tmp_path)]
+    if is_missing(WORKLOADS[workload]):
+        with pytest.raises(SystemExit, match='2'):
+            command.main(arguments)
+        error = capsys.readouterr().err
+        assert f'{workload} needs proxystore, which is not installed' in error
+        assert error.endswith(f'{command.INSTALL}\n')
+        return
+    command.main(arguments)
+    printed = capsys.readouterr().out
+    (file,) = tmp_path.glob('*.json')
+    results = Results.from_file(file)
+    peers = find_peers()
+    assert {peer.needs for peer in peers}.isdisjoint(hidden)
+    found = {(m.table, m.column, m.peer) for m in results.measurements}
+    assert found >= {
+        (case.table, case.columns[0].name, peer.name)
+        for case in find_cases(workload, TINY)
+        for peer in peers
+        if case.columns[0].name != 'len' or peer.name != 'ProxyStore'
+    }
+    assert all(0 <= m.value < math.inf for m in results.measurements)
+    assert str(file) in printed
+    table = file.with_suffix('.md').read_text(encoding='utf-8')
+    for m in results.measurements:
+        assert f'| {m.column} | {m.unit}' in table
+    for package in hidden:
+        assert f'{package} is not installed' in printed
+    assert (command.INSTALL in printed) == (len(peers) < len(PEERS))
 
-        def get_batch(self, keys: Any) -> list[Any]:
-            raise ZeroDivisionError
 
-        def put(self, obj: Any) -> LocalKey:
-            raise ZeroDivisionError
+def test_failure_of_a_peer_ends_it_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_in_place(monkeypatch, tmp_path, ['fasteners'], '')
+    code, _, error = run('--only', 'memory', '--output', str(tmp_path))
+    assert code == 1
+    assert 'has no attribute' in error
+    assert not [*tmp_path.glob('*.json')]
 
-        def put_batch(self, objs: Any) -> list[LocalKey]:
-            raise ZeroDivisionError
 
-    threads = threading.active_count()
-    effort = dataclasses.replace(QUICK, seconds=1000)
-    cases = [
-        case
-        for case in WORKLOADS[workload](effort)
-        if case.columns[0].name == column
+class TornConnector(LocalConnector):
+    """A connector whose reader sees half of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = threading.Event()
+
+    def __len__(self) -> int:
+        size = super().__len__()
+        if size:
+            self.looked.set()
+        return size
+
+    def put_batch(self, objs: Iterable[Any]) -> list[Any]:
+        keys = [self.put(obj) for obj in [*objs][1:]]
+        assert self.looked.wait(60)
+        return [*keys, self.put(b'')]
+
+
+def test_torn_states_are_seen() -> None:
+    (case,) = find_cases('torn', TINY)
+    interval = sys.getswitchinterval()
+    try:
+        (torn,) = case.run(Peer('torn', '', '', TornConnector))
+        (ours,) = case.run(Peer('ours', '', '', LocalConnector))
+    finally:
+        sys.setswitchinterval(interval)
+    assert torn > ours == 0
+
+
+@needs_proxystore
+def test_deadlock_is_seen(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hang = 'import threading\nwait = threading.Event().wait\n'
+    lock = 'class ReaderWriterLock:\n    acquire_read_lock = wait\n'
+    more = '    acquire_write_lock = release_write_lock = wait\n'
+    more += '    release_read_lock = wait\n'
+    put_in_place(monkeypatch, tmp_path, ['fasteners'], hang + lock + more)
+    (case,) = find_cases('owned', TINY)
+    (hangs,) = (peer for peer in PEERS if peer.name == 'fasteners')
+    assert case.run(hangs) == (1,)
+    assert case.run(PEERS[0]) == (0, 0)
+
+
+def cell(peer: str, value: float, **changes: Any) -> Measurement:
+    place = 'price', 'one thread', 'get'
+    measurement = Measurement(*place, peer, value, 'ns', 'lower')
+    return dataclasses.replace(measurement, **changes)
+
+
+def test_summary_shows_how_many_times_ours_is_better() -> None:
+    more = {'workload': 'throughput', 'better': 'higher'}
+    more |= {'table': '8 threads', 'column': '10 % writes'}
+    summary = report.summary(
+        Results(
+            {'python': 'Python', 'build': 'default'},
+            [],
+            [
+                *(cell('ours', 100), cell('Lock', 50), cell('RLock', 110)),
+                *(cell('AtomicDict', 10, safe=False), cell('cereggii', 120)),
+                *(cell('ours', 30, **more), cell('ProxyStore', 10, **more)),
+            ],
+        ),
+    )
+    title, _, get, _, threads = summary.splitlines()
+    assert title.endswith('1 of 3 lost')
+    assert get.split() == 'get 100 0.50 lost - 1.10 RLock -'.split()
+    assert threads.split()[-5:] == '30.0 - - - 3.00'.split()
+
+
+@pytest.mark.parametrize('results', STORED, ids=lambda r: r.about['tag'])
+def test_summary_fits_a_screen(results: Results) -> None:
+    faults = [
+        cell(peer, 100_000, workload=workload, table=table, column=column)
+        for workload in report.COUNTED
+        for case in find_cases(workload, TINY)
+        for table, column in [(case.table, c.name) for c in case.columns]
+        for peer in (p.name for p in PEERS)
     ]
-    assert cases
-    for case in cases:
-        with pytest.raises(ZeroDivisionError):
-            case.run(BrokenConnector())
-    assert threading.active_count() == threads
+    lines = report.summary(
+        dataclasses.replace(
+            results,
+            measurements=[*results.measurements, *faults],
+        ),
+    ).splitlines()
+    # One more says where the tables are.
+    assert len(lines) == 23
+    assert max(map(len, lines)) <= 80
+    assert '\n'.join(lines).isascii()
 
 
-def test_waits_tell_reads_from_writes() -> None:
-    reads: list[LocalKey] = []
-    writes: list[LocalKey] = []
-
-    class CountingConnector(LocalConnector):
-        def get(self, key: LocalKey) -> bytes | None:
-            reads.append(key)
-            return super().get(key)
-
-        def set(self, key: LocalKey, obj: Any) -> None:
-            writes.append(key)
-            super().set(key, obj)
-
-    effort = dataclasses.replace(QUICK, seconds=0.001)
-    for case in waits(effort):
-        reads.clear()
-        writes.clear()
-        names = [column.name for column in case.columns]
-        found = dict(zip(names, case.run(CountingConnector())))
-        assert found['reads'] / found['writes'] == pytest.approx(
-            len(reads) / (len(writes) - len(KEYS)),
-        )
-        for who in ('read', 'write'):
-            assert 0 < found[f'{who} p50'] <= found[f'{who} p99']
-            assert found[f'{who} p99'] <= found[f'{who} p99.9']
-            assert found[f'{who} p99.9'] <= found[f'{who} max']
-
-
-def test_table_shows_how_many_times_ours() -> None:
-    title, table = tables(
-        [
-            cell(OURS, 200, rounds=(100, 200, 200, 400)),
-            cell(LOCK, 50.0),
-            cell(FAIR, 800),
-            cell(PROXYSTORE, 1.0, safe=False),
-        ]
+def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
+    assert [r.about['tag'] for r in STORED] == [
+        '3.15',
+        '3.14',
+        '3.13',
+        '3.13t',
+    ]
+    for file in PAGES.glob('*.json'):
+        shutil.copy(file, tmp_path)
+    files = map(str, tmp_path.glob('*.json'))
+    command.main(['--output', str(tmp_path), '--merge', *files])
+    made = {path.name for path in tmp_path.iterdir()}
+    shown = {path.name for path in PAGES.iterdir()} - {'charts.md'}
+    assert made == shown
+    drawn = re.compile('[0-9a-f]{64}|Matplotlib v[0-9.]+')
+    for name in sorted(made):
+        new, old = (tmp_path / name).read_text(), (PAGES / name).read_text()
+        assert drawn.findall(new)[1:] == drawn.findall(old)[1:], name
+        # Another matplotlib may draw the same in another way.
+        if drawn.findall(new)[:1] == drawn.findall(old)[:1]:
+            assert new == old, f'{name} is stale: merge the results again'
+    pages = [PAGES.with_suffix('.md'), PAGES / 'charts.md']
+    text = '\n'.join(page.read_text() for page in pages)
+    assert {name for name, _ in charts.draw(STORED)} == set(
+        re.findall(r'\((?:performance/)?([\w-]+\.svg)\)', text),
     )
-    assert title.endswith(': one thread')
-    head, units, ours, lock, _, unsafe, best, rounds = table.splitlines()
-    assert head.split() == ['get']
-    assert units.split() == ['ns,', 'lower']
-    assert ours.split() == [OURS, '200', '(1.00)']
-    assert lock.split() == [LOCK, '50.0', '(0.25)']
-    assert unsafe.split() == [f'{PROXYSTORE}*', '1.00', '(5e-03)']
-    assert best.split() == ['times', 'better', '0.25', 'than', LOCK]
-    # Quartiles of the rounds: 175, 200 and 250.
-    assert rounds.split() == ['rounds', '±', '19%']
-
-
-def test_table_leaves_out_what_a_peer_cannot_do() -> None:
-    _, table = tables(
-        [
-            cell(OURS, 1),
-            cell(OURS, 1, column='len'),
-            cell(PROXYSTORE, 1, safe=False),
-        ],
-    )
-    _, _, _, theirs, best, _ = table.splitlines()
-    assert theirs.split() == [f'{PROXYSTORE}*', '1.00', '(1.00)', '-']
-    assert best.split() == ['times', 'better', '-', '-']
-
-
-def test_wide_table_is_split() -> None:
-    _, left, right = tables(
-        [cell(OURS, n, column=f'c{n}') for n in range(1, 7)]
-    )
-    assert left.split()[:4] == ['c1', 'c2', 'c3', 'c4']
-    assert right.split()[:2] == ['c5', 'c6']
 
 
 @pytest.mark.parametrize(
-    ('value', 'text'),
+    ('arguments', 'message'),
     [
-        (12345.6, '12,346'),
-        (99.94, '99.9'),
-        (1.234, '1.23'),
-        (0.01, '0.01'),
-        (0.00049, '5e-04'),
+        (['--only', 'speed'], "invalid choice: 'speed'"),
+        (['--output', 'LICENSE'], "File exists: 'LICENSE'"),
+        (['--merge', 'no/such/file.json'], 'no/such/file.json'),
+        (['--merge', 'LICENSE'], 'LICENSE is not a result of python -m'),
+        (['--merge', *[str(PAGES / '3.13.json')] * 2], 'not of 3.13, 3.13'),
     ],
 )
-def test_numbers_have_about_three_digits(value: float, text: str) -> None:
-    _, table = tables([cell(OURS, value)])
-    assert table.splitlines()[2].split()[1] == text
+def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
+    code, out, error = run(*arguments)
+    assert (code, out) == (2, '')
+    assert message in error
 
 
-def test_floors_are_above_one_where_ours_is_better() -> None:
-    more = {'unit': 'k/s', 'better': 'higher', 'table': '8 threads'}
-    results = floors(
-        [
-            cell(OURS, 100),
-            cell(LOCK, 50),
-            cell(FAIR, 400),
-            cell('RWLockRead', 100),
-            cell(OURS, 30, 'throughput', '0 % writes', **more),
-            cell(LOCK, 10, 'throughput', '0 % writes', **more),
-            cell(OURS, 200, 'memory', 'put'),
-            cell(OURS, 100, 'memory', 'plain dict'),
-            cell(OURS, 1, 'growth', '0 alive'),
-            cell(FAIR, 1, 'growth', '0 alive'),
-        ],
-    )
-    assert results == [
-        Floor('price, one thread: get', LOCK, 0.5),
-        Floor('price, one thread: get', FAIR, 4),
-        Floor('throughput, 8 threads: 0 % writes', LOCK, 3),
-        Floor('memory: put', 'plain dict', 0.5),
-    ]
-    lines = floors_table(results).splitlines()
-    assert 'above 1 ours is better' in lines[0]
-    assert lines[2].split()[-3:] == ['against', FAIR, '4.00']
+@pytest.mark.parametrize('package', ['matplotlib', 'tqdm'])
+def test_missing_package_is_said_with_the_command(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault = f'raise ModuleNotFoundError("no {package}")'
+    put_in_place(monkeypatch, tmp_path, [package], fault)
+    file = str(PAGES / '3.13.json')
+    code, _, error = run('--merge', file, '--output', str(tmp_path))
+    (line,) = error.splitlines()
+    assert code == 1
+    assert line.startswith(f'no {package}. ')
+    assert line.endswith("-m pip install '.[benchmarks]'")
 
 
-def results(tag: str, *measurements: Measurement) -> Results:
-    about = dict.fromkeys([*environment(), 'effort'], '?')
-    return Results(about | {'tag': tag}, [], measurements)
+def test_help_has_sentences_and_defaults() -> None:
+    code, out, error = run('--help', env=os.environ | {'COLUMNS': '500'})
+    assert (code, error) == (0, '')
+    described = re.findall(r'^  --.*  (\S.*)$', out, re.MULTILINE)
+    assert len(described) == 4
+    for sentence in described:
+        assert sentence[0].isupper()
+        assert sentence.endswith('.')
+    assert out.count('default') >= 3
 
 
-def test_results_can_be_read_again(tmp_path: Path) -> None:
-    written = results('3.13', cell(OURS, 1.5, rounds=(1.5, 2.5)))
-    path = tmp_path / 'results.json'
-    path.write_text(written.to_json())
-    read = Results.from_file(path)
-    assert read.about == written.about
-    assert read.measurements == [cell(OURS, 1.5, rounds=[1.5, 2.5])]
+def test_terminal_may_know_ascii_only(tmp_path: Path) -> None:
+    env = os.environ | {'PYTHONIOENCODING': 'ascii'}
+    only = ('--only', 'memory', '--output', str(tmp_path))
+    code, out, error = run('--quick', *only, env=env)
+    # No progress bar, as standard error is no terminal.
+    assert (code, error) == (0, '')
+    assert len(out.splitlines()) <= 24
 
 
-@pytest.mark.parametrize(
-    'text',
-    [
-        '',
-        '[]',
-        '{}',
-        '{"about": {}, "skipped": [], "measurements": []}',
-        '{"about": {"tag": 3}, "skipped": [], "measurements": []}',
-        '{"about": {"tag": "3"}, "skipped": [], "measurements": [{"a": 1}]}',
-    ],
-)
-def test_what_is_no_result_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / 'results.json'
-    path.write_text(text)
-    with pytest.raises(ValueError, match=f'{path} is not a result of'):
-        Results.from_file(path)
+@pytest.mark.parametrize('arguments', [['--help'], ['--only', 'memory']])
+def test_closed_pipe_ends_in_silence(
+    arguments: list[str],
+    tmp_path: Path,
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, 'w') as pipe:
+        output = ('--output', str(tmp_path))
+        code, _, error = run(*arguments, *output, stdout=pipe)
+    assert (code, error) == (1, '')
 
 
-def test_pythons_are_merged(tmp_path: Path) -> None:
-    for run_of in (
-        results('3.13', cell(OURS, 300), cell(LOCK, 200), cell(FAIR, 400)),
-        results('3.13t', cell(OURS, 100), cell(LOCK, 200)),
-    ):
-        path = tmp_path / f'{run_of.about["tag"]}.json'
-        path.write_text(run_of.to_json())
-    paths = [str(path) for path in sorted(tmp_path.iterdir())]
-    done = run('--output', str(tmp_path), '--merge', *paths)
-    assert done.returncode == 0, done.stderr
-    text = (tmp_path / 'tables.md').read_text()
-    assert text in done.stdout
-    lines = text.splitlines()
-    assert '|  | 3.13 | 3.13t |' in lines
-    assert '| get | 300 ns, **0.67** x Lock | 100 ns, 2.00 x Lock |' in lines
-    assert f'| price, one thread: get | {FAIR} | 1.33 | - |' in lines
-    assert (tmp_path / 'price-3.13.svg').exists()
-    assert (tmp_path / 'price-3.13t.svg').exists()
-
-
-def test_documentation_shows_the_results_beside_it() -> None:
-    folder = ROOT / 'docs' / 'pages' / 'performance'
-    runs = [
-        Results.from_file(folder / f'{tag}.json')
-        for tag in ('3.15', '3.14', '3.13', '3.13t')
-    ]
-    assert (folder / 'tables.md').read_text() == markdown(runs)
-    page = (folder.parent / 'performance.md').read_text()
-    for run_of in runs:
-        for name, _ in plots(run_of):
-            assert f'(performance/{name})' in page
-            assert (folder / name).exists()
-
-
-def test_merge_wants_one_result_of_each_python(tmp_path: Path) -> None:
-    path = tmp_path / 'results.json'
-    path.write_text(results('3.13', cell(OURS, 1)).to_json())
-    done = run('--merge', str(path), str(path))
-    assert done.returncode == 2
-    assert 'one result of each Python, not of 3.13, 3.13' in done.stderr
-
-
-def test_plots_take_their_colours_from_the_browser() -> None:
-    measured = [
-        cell(peer.name, number + 1, safe=peer.safe)
-        for number, peer in enumerate(PEERS)
-    ]
-    ((name, svg),) = plots(results('3.13', *measured))
-    assert name == 'price-3.13.svg'
-    ElementTree.fromstring(svg)
-    assert '<title>price, Python 3.13</title>' in svg
-    style, drawing = re.split('</style>', svg, maxsplit=1)
-    assert 'prefers-color-scheme: dark' in style
-    # Each colour that is used has one for light and one for dark.
-    used = set(re.findall(r'var\(--([\w-]+)\)', drawing))
-    assert {f'c-{peer.name}' for peer in PEERS} <= used
-    for name in used:
-        light, dark = re.findall(rf'--{name}: (#\w+);', style)
-        assert light != dark
-    assert re.findall('#[0-9a-f]{6}', drawing) == []
-    # Unsafe rivals are marked.
-    assert 'AtomicDict*' in drawing
-
-
-def test_package_that_is_missing_is_named() -> None:
-    hide = 'import sys; sys.modules["matplotlib"] = None; '
-    run_it = (
-        'import runpy; runpy.run_module("benchmarks", run_name="__main__")'
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', hide + run_it],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert 'matplotlib' in line
-    assert line.endswith("in the clone, pip install '.[benchmarks]'")
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs POSIX')
+def test_ctrl_c_ends_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fifo = tmp_path / 'fifo'
+    os.mkfifo(fifo)
+    # In the middle of a measurement, one that would never end.
+    hang = f'file = open({str(fifo)!r}, "w"); threading.Event().wait()'
+    fault = f'import sys, threading\nif "-c" in sys.argv:\n  {hang}'
+    put_in_place(monkeypatch, tmp_path, ['fasteners'], fault)
+    with start('--only', 'price', '--output', str(tmp_path)) as child:
+        with fifo.open() as said:
+            child.send_signal(signal.SIGINT)
+            _, error = child.communicate(timeout=60)
+            # It comes to its end once the process that measures is gone.
+            assert said.read() == ''
+        assert (child.returncode, error) == (130, 'interrupted\n')

@@ -38,6 +38,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog='python -m benchmarks',
         description='Measure this connector and its rivals side by side, '
         'print a summary, and write all results and tables to files.',
+        add_help=False,
+    )
+    parser.add_argument(
+        '-h',
+        '--help',
+        action='help',
+        help='Show this help and exit.',
     )
     parser.add_argument(
         '--quick',

@@ -234,7 +234,7 @@ def summary(run: Results) -> str:
         texts = [
             _against(cell, LOCK),
             _against(cell, FAIR),
-            f'{_against(cell, other)} {other}',
+            f'{_against(cell, other)} {other}'.strip(),
             _against(cell, PROXYSTORE),
         ]
         ours = _number(cell[OURS].value)

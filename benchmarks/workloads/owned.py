@@ -68,6 +68,7 @@ def use() -> None:
         cache_size=0,
         register=True,
     )
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     kept = [store.put(engine.OBJECT) for _ in range(KEPT)]
 
     def drop_and_get(_: int) -> int:
@@ -82,7 +83,6 @@ def use() -> None:
             faulthandler.dump_traceback_later(LIMIT, exit=True)
         return lost
 
-    faulthandler.dump_traceback_later(LIMIT, exit=True)
     gc.set_threshold(THRESHOLD)
     with ThreadPoolExecutor(THREADS) as pool:
         lost = sum(pool.map(drop_and_get, range(THREADS)))

@@ -1,15 +1,18 @@
-"""Charts of results of several Pythons, for light and for dark pages."""
+"""Charts of results of several Pythons, for light and dark pages alike."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.style
+import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from benchmarks.peers import OURS
 from benchmarks.peers import PEERS
@@ -28,19 +31,31 @@ from benchmarks.workloads.throughput import of_writes
 from benchmarks.workloads.waits import MIXES
 from benchmarks.workloads.waits import of_mix
 
-# matplotlib's styles, and what is ours.
-THEMES = {'light': 'default', 'dark': 'dark_background'}
+# Legible on white and on black.
+GREY = '#7d7d7d'
 SETTINGS: Any = {
+    'axes.edgecolor': GREY,
     'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'axes.labelcolor': GREY,
     'axes.spines.right': False,
     'axes.spines.top': False,
     'axes.titlesize': 'medium',
+    'font.sans-serif': ['DejaVu Sans'],
     'grid.alpha': 0.3,
-    'lines.markersize': 4,
+    'grid.color': GREY,
+    'lines.markeredgewidth': 0,
+    'lines.markersize': 5,
     'savefig.transparent': True,
     'svg.fonttype': 'none',
     # The same chart is the same file.
     'svg.hashsalt': 'proxystore-local',
+    'text.color': GREY,
+    'xtick.bottom': False,
+    'xtick.color': GREY,
+    'xtick.labelsize': 'small',
+    'ytick.color': GREY,
+    'ytick.left': False,
 }
 MARKERS = 'os^vD<>PX*'
 
@@ -48,13 +63,16 @@ MARKERS = 'os^vD<>PX*'
 Panel = tuple[str, dict[str, Place]]
 
 
-def _writes(percent: int) -> Panel:
-    return of_writes(percent), {
-        str(n): ('throughput', of_threads(n), of_writes(percent))
-        for n in throughput.THREADS
-    }
-
-
+WRITES: list[Panel] = [
+    (
+        of_writes(percent),
+        {
+            str(n): ('throughput', of_threads(n), of_writes(percent))
+            for n in throughput.THREADS
+        },
+    )
+    for percent in (10, 100)
+]
 PRICES: list[Panel] = [
     (
         'calls',
@@ -64,7 +82,7 @@ PRICES: list[Panel] = [
         },
     ),
     (
-        'of 1000',
+        'batches of 1000',
         {name: ('price', price.TABLE, f'{name}/obj') for name in STATEMENTS},
     ),
 ]
@@ -112,21 +130,21 @@ SIZES: list[Panel] = [
     )
     for name in STATEMENTS
 ]
-NS = 'ns (less is better)'
+NS = 'ns a call, or an object of a batch (less is better)'
 CALLS = '1000 calls/s, by threads (more is better)'
 US = 'p99 in us, by readers + writers (less is better)'
 FEW = (OURS, *RIVALS)
 ALL = tuple(peer.name for peer in PEERS)
 
-# Name, unit, columns of panels, and peers. Each Python is a row of panels.
+# Name, unit, panels for each Python (two make a row), and peers.
 CHARTS: Sequence[tuple[str, str, list[Panel], Sequence[str]]] = (
     ('price', NS, PRICES, FEW),
-    ('throughput', CALLS, [_writes(10), _writes(100)], FEW),
+    ('throughput', CALLS, WRITES, FEW),
     ('waits', US, WAITS, FEW),
     ('price-all', NS, PRICES, ALL),
-    ('throughput-all', CALLS, [*map(_writes, (0, 10, 100))], ALL),
+    ('throughput-all', CALLS, WRITES, ALL),
     ('waits-all', US, WAITS, ALL),
-    ('growth-all', NS, GROWTH, ALL),
+    ('growth-all', 'ns (less is better)', GROWTH, ALL),
     ('batches-all', 'ns an object (less is better)', SIZES, ALL),
     ('store-all', CALLS, STORES, ALL),
 )
@@ -136,7 +154,8 @@ def draw(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
     """Draw all charts that there are results for.
 
     Args:
-        runs: Runs of several Pythons, in the order of the rows.
+        runs: Runs of several Pythons, newest first. Charts of all peers show
+            only the first and the last.
 
     Yields:
         Names of files, and SVG.
@@ -150,20 +169,21 @@ def draw(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
                 for peer in peers
                 if place in places and peer in cell
             }
-            for run in runs
+            for run in (runs if peers is FEW else (runs[0], runs[-1]))
         }
-        rows = {tag: values for tag, values in rows.items() if values}
-        # In the file, to tell if it shows these results.
-        digest = hashlib.sha256(repr(rows).encode()).hexdigest()
-        for theme, style in THEMES.items() if rows else ():
-            with matplotlib.style.context([style, SETTINGS]):
-                written = io.StringIO()
-                _figure(unit, panels, rows).savefig(
-                    written,
-                    format='svg',
-                    metadata={'Date': None, 'Description': digest},
-                )
-            yield f'{name}-{theme}.svg', written.getvalue()
+        if rows := {tag: values for tag, values in rows.items() if values}:
+            with matplotlib.rc_context(SETTINGS):
+                yield f'{name}.svg', _svg(_figure(unit, panels, rows), rows)
+
+
+def _svg(figure: Figure, rows: object) -> str:
+    written = io.StringIO()
+    # In the file, to tell if it shows these results.
+    digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+    about = {'Date': None, 'Description': digest}
+    figure.savefig(written, format='svg', metadata=about)
+    # A tenth of a point is more than anybody sees.
+    return re.sub(r'(\.\d)\d{3,}', r'\1', written.getvalue())
 
 
 def _figure(
@@ -171,51 +191,42 @@ def _figure(
     panels: Sequence[Panel],
     rows: dict[str, dict[tuple[Place, str], float]],
 ) -> Figure:
-    figure = Figure(
-        figsize=(1 + 2.1 * len(panels), 1 + 1.25 * len(rows)),
-        layout='constrained',
-    )
-    grid = figure.subplots(
-        len(rows),
-        len(panels),
-        sharex='col',
-        sharey=True,
-        squeeze=False,
-    )
+    both = [*itertools.product(rows.items(), panels)]
+    height = len(both) // 2
+    figure = Figure(figsize=(5.2, 2 + height), layout='constrained')
+    grid = figure.subplots(height, 2, sharex='col', sharey=True, squeeze=False)
     legend = {}
+    # Operations and mixes have no order that a line could show.
+    loose = panels in (PRICES, WAITS)
     # Ours last, on top of the others.
     for number, peer in reversed([*enumerate(PEERS)]):
-        for (tag, values), line in zip(rows.items(), grid):
-            for (title, marks), axes in zip(panels, line):
-                points = [
-                    (x, values[place, peer.name])
-                    for x, place in enumerate(marks.values())
-                    if (place, peer.name) in values
-                ]
-                drawn = axes.plot(
-                    [x for x, _ in points],
-                    [y for _, y in points],
+        for ((tag, values), (title, marks)), axes in zip(both, grid.flat):
+            points = [
+                (x, values[place, peer.name])
+                for x, place in enumerate(marks.values())
+                if (place, peer.name) in values
+            ]
+            if points:
+                (legend[peer.label],) = axes.plot(
+                    *zip(*points),
                     color=peer.colour,
-                    linestyle='-.' if peer.lacks else '-',
+                    linestyle='none' if loose else '-',
                     linewidth=2.5 if peer.name == OURS else 1.2,
                     marker=MARKERS[number],
+                    markevery=1 if loose else [-1],
                 )
-                # Operations have no order that a line could show.
-                if panels is PRICES:
-                    drawn[0].set_linestyle('none')
-                if points:
-                    legend[peer.label] = drawn[0]
-                axes.set_title(f'{tag}: {title}')
-                axes.set_yscale('log')
-                axes.set_xticks(range(len(marks)), [*marks])
-                axes.margins(x=0.25)
-    figure.supylabel(unit)
-    names = [*legend][::-1]
+            axes.set_title(f'{tag}: {title}')
+            axes.set_yscale('log')
+            axes.yaxis.set_major_formatter('{x:,g}')
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(range(len(marks)), [*marks])
+            axes.margins(x=0.25)
+    figure.supxlabel(unit, fontsize='medium')
     figure.legend(
-        [legend[name] for name in names],
-        names,
+        [*legend.values()][::-1],
+        [*legend][::-1],
         loc='outside upper center',
-        ncols=min(2 * len(panels), 5),
+        ncols=4,
         frameon=False,
         handlelength=1.2,
         columnspacing=1,

@@ -107,8 +107,6 @@ class Measurement:
         peer: Name of the peer.
         value: Outcome of all rounds.
         unit: Unit of the value.
-        better: Which values are the good ones, `higher` or `lower`.
-        safe: If the peer gives what ours gives.
         rounds: Outcome of each round, which tells how noisy the value is.
     """
 
@@ -118,9 +116,12 @@ class Measurement:
     peer: str
     value: float
     unit: str
-    better: str
-    safe: bool = True
     rounds: Sequence[float] = ()
+
+    @property
+    def better(self) -> str:
+        """Which values are the good ones, `higher` or `lower`."""
+        return 'higher' if self.unit == 'k/s' else 'lower'
 
 
 def find_cases(workload: str, effort: Effort) -> list[Case]:
@@ -165,11 +166,9 @@ def measure(
             cases[name][number].table,
             column.name,
             peer.name,
-            column.combine(values),
+            _round(column.combine(values)),
             column.unit,
-            'higher' if column.unit == 'k/s' else 'lower',
-            not peer.lacks,
-            values,
+            [*map(_round, values)],
         )
         for (name, number), rounds in found.items()
         for peer in find_peers()
@@ -178,6 +177,11 @@ def measure(
             zip(*(results[peer.name] for results in rounds)),
         )
     ]
+
+
+def _round(value: float) -> float:
+    """Keep four digits; noise has more."""
+    return float(f'{value:.4g}')
 
 
 def _in_child(

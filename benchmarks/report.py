@@ -37,6 +37,7 @@ from benchmarks.workloads.throughput import of_writes
 from benchmarks.workloads.waits import MIXES
 from benchmarks.workloads.waits import of_mix
 
+UNSAFE = {peer.name for peer in PEERS if peer.lacks}
 FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
 RIVALS = (LOCK, FAIR, PROXYSTORE)
 COMPARED = ('price', 'throughput', 'waits')
@@ -64,8 +65,11 @@ class Results:
 
     def to_json(self) -> str:
         """Write everything for programs, as a JSON object."""
-        text = json.dumps(dataclasses.asdict(self), allow_nan=False)
-        return text.replace('{"workload"', '\n{"workload"')
+        rows = [dataclasses.astuple(m) for m in self.measurements]
+        everything = {**vars(self), 'measurements': rows}
+        text = json.dumps(everything, allow_nan=False)
+        # A line for each.
+        return text.replace(' [["', ' [\n["').replace('], ["', '],\n["')
 
     @classmethod
     def from_file(cls, path: Path) -> Results:
@@ -74,7 +78,7 @@ class Results:
             read: Any = json.loads(path.read_text(encoding='utf-8'))
             if not isinstance(read['about']['tag'], str):
                 raise TypeError('the tag is not a string')
-            measurements = [Measurement(**m) for m in read['measurements']]
+            measurements = [Measurement(*m) for m in read['measurements']]
             return cls(read['about'], read['skipped'], measurements)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
@@ -189,7 +193,7 @@ def _toughest(cell: Mapping[str, Measurement], *but: str) -> str:
     rivals = [m for m in cell.values() if m.peer not in {OURS, *but}]
     if rivals and rivals[0].workload in COUNTED:
         return max(rivals, key=lambda m: m.value).peer
-    rivals = [m for m in rivals if m.safe]
+    rivals = [m for m in rivals if m.peer not in UNSAFE]
     best = min(
         rivals,
         key=lambda m: times_better(cell[OURS], m),

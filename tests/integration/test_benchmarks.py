@@ -197,12 +197,12 @@ def test_deadlock_is_seen(
 
 def cell(peer: str, value: float, **changes: Any) -> Measurement:
     place = 'price', 'one thread', 'get'
-    measurement = Measurement(*place, peer, value, 'ns', 'lower')
+    measurement = Measurement(*place, peer, value, 'ns')
     return dataclasses.replace(measurement, **changes)
 
 
 def test_summary_shows_how_many_times_ours_is_better() -> None:
-    more = {'workload': 'throughput', 'better': 'higher'}
+    more = {'workload': 'throughput', 'unit': 'k/s'}
     more |= {'table': '8 threads', 'column': '10 % writes'}
     summary = report.summary(
         Results(
@@ -210,7 +210,7 @@ def test_summary_shows_how_many_times_ours_is_better() -> None:
             [],
             [
                 *(cell('ours', 100), cell('Lock', 50), cell('RLock', 110)),
-                *(cell('AtomicDict', 10, safe=False), cell('cereggii', 120)),
+                *(cell('AtomicDict', 10), cell('cereggii', 120)),
                 *(cell('ours', 30, **more), cell('ProxyStore', 10, **more)),
             ],
         ),

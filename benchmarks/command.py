@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tqdm import tqdm
 
@@ -90,6 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # Better now than after minutes of work.
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=options.output).close()
     except OSError as error:
         parser.error(f'argument --output: {error}')
     return options
@@ -115,11 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = report.newest_first(options.merge)
         pages = {f'{run.about["tag"]}.md': report.full(run) for run in runs}
         files = {'tables.md': report.markdown(runs), **pages}
-        for name, text in [*files.items(), *charts.draw(runs)]:
-            (options.output / name).write_text(text, encoding='utf-8')
+        for name, text in itertools.chain(files.items(), charts.draw(runs)):
+            _write(options.output / name, text)
         print(f'Wrote tables and charts to {options.output}.')
     else:
         _measure(options)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding='utf-8')
+    except OSError as error:
+        sys.exit(str(error))
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -163,7 +173,7 @@ def _measure(options: argparse.Namespace) -> None:
     run = report.Results(about, skipped, measurements)
     results = options.output / f'{about["tag"]}.json'
     tables = results.with_suffix('.md')
-    results.write_text(run.to_json(), encoding='utf-8')
-    tables.write_text(report.full(run), encoding='utf-8')
+    _write(results, run.to_json())
+    _write(tables, report.full(run))
     print(report.summary(run))
     print(f'All tables: {tables}. Results: {results}.')

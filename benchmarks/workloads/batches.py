@@ -18,6 +18,8 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each operation and size."""
     for name, statement in STATEMENTS.items():
         for size in BATCHES:
+            if size > 20 * effort.calls:
+                break
             run = partial(
                 engine.nanoseconds,
                 statement,

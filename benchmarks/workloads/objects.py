@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from benchmarks import engine
 from benchmarks.peers import Peer
@@ -15,6 +16,8 @@ SIZES = {
     '32 MiB': 2**25,
     '1 GiB': 2**30,
 }
+# The largest take long to make, so all peers share one.
+_zeros = lru_cache(1)(bytes)
 
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
@@ -23,7 +26,7 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
 
         def run(peer: Peer, size: int = size) -> tuple[float, ...]:
             statement = f'{engine.SET}; connector.get(key)'
-            value = bytes(size)
+            value = _zeros(size)
             return engine.nanoseconds(statement, effort, peer, value=value)
 
         column = engine.Column(name, 'ns')

@@ -41,9 +41,10 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         def read(ready: threading.Barrier, stop: threading.Event) -> list[int]:
             seen = []
             ready.wait(engine.PATIENCE)
-            while not stop.is_set():
+            while True:
                 seen.append(count(latest[0]))
-            return seen
+                if stop.is_set():
+                    return seen
 
         sys.setswitchinterval(SWITCH)
         with engine.crew([write] + [read] * READERS) as (writer, *readers):

@@ -52,7 +52,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--quick',
         action='store_true',
         help='Measure everything in less than a minute, with noisier '
-        'numbers. By default it takes a quarter of an hour.',
+        'numbers. By default it takes five to ten minutes.',
     )
     parser.add_argument(
         '--only',

@@ -225,15 +225,19 @@ def summary(run: Results) -> str:
     """Write what matters most in lines that fit a screen."""
     cells, lines, compared = run.cells(), [], []
     group = ''
-    for headline in HEADLINES:
-        cell = cells.get(headline.place)
-        if not cell or not headline.brief:
-            continue
+    # Workloads that make no headlines are shown if nothing else was measured.
+    for headline in [h for h in HEADLINES if h.brief and h.place in cells] or [
+        Headline(f'{place[1]}, {cell[OURS].unit}', place[2], place, ())
+        for place, cell in cells.items()
+    ]:
+        cell = cells[headline.place]
         counted = headline.place[0] in COUNTED
         if headline.group != group:
             group = headline.group
             other = 'worst other' if counted else 'best other'
-            lines.append(_line(group, OURS, LOCK, FAIR, other, PROXYSTORE))
+            *longer, label = [group, ''] if len(group) > 19 else [group]
+            lines += longer
+            lines.append(_line(label, OURS, LOCK, FAIR, other, PROXYSTORE))
         other = _toughest(cell, *RIVALS)
         texts = [
             _against(cell, LOCK),
@@ -245,14 +249,10 @@ def summary(run: Results) -> str:
         lines.append(_line(f' {headline.label}', ours, *texts))
         compared += [] if counted else [text for text in texts if text != '-']
     lost = sum(' lost' in text for text in compared)
-    about = f'{run.about["python"]} ({run.about["build"]})'
-    return '\n'.join(
-        [
-            f'{about}: times better than others, {lost} of {len(compared)} '
-            'lost',
-            *lines,
-        ],
-    )
+    title = f'{run.about["python"]} ({run.about["build"]})'
+    if compared:
+        title += f': times better, {lost} of {len(compared)} lost'
+    return '\n'.join([title, *lines])
 
 
 def _line(label: str, *texts: str) -> str:

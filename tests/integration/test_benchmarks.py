@@ -132,6 +132,7 @@ def test_only(
     }
     assert all(0 <= m.value < math.inf for m in results.measurements)
     assert str(file) in printed
+    assert re.search('ours +Lock +RWLockFair +(best|worst) other', printed)
     table = file.with_suffix('.md').read_text(encoding='utf-8')
     for m in results.measurements:
         assert f'| {m.column} | {m.unit}' in table

@@ -117,7 +117,14 @@ GROWTH: list[Panel] = [
     ),
     (
         'set + get, by size',
-        {size: ('objects', objects.TABLE, size) for size in objects.SIZES},
+        {
+            size.replace(' ', '').replace('iB', ''): (
+                'objects',
+                objects.TABLE,
+                size,
+            )
+            for size in objects.SIZES
+        },
     ),
 ]
 SIZES: list[Panel] = [
@@ -193,7 +200,7 @@ def _figure(
 ) -> Figure:
     both = [*itertools.product(rows.items(), panels)]
     height = len(both) // 2
-    figure = Figure(figsize=(5.2, 2 + height), layout='constrained')
+    figure = Figure(figsize=(4.7, 2 + 0.9 * height), layout='constrained')
     grid = figure.subplots(height, 2, sharex='col', sharey=True, squeeze=False)
     legend = {}
     # Operations and mixes have no order that a line could show.

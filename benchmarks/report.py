@@ -131,11 +131,11 @@ def _headlines() -> Iterator[Headline]:
                 (LOCK, FAIR),
                 percent == 10 or (threads == 8 and percent != 50),
             )
-    for part, group in (('p99', 'p99 of waits'), ('max', 'Longest waits')):
+    for part, title in (('p99', 'p99 of waits'), ('max', 'Longest waits')):
         for readers, writers in MIXES:
             for who in ('read', 'write'):
                 yield Headline(
-                    f'{group}, us',
+                    f'{title}, us',
                     f'{who}s, {readers} + {writers}',
                     ('waits', of_mix(readers, writers), f'{who} {part}'),
                     (LOCK, FAIR),

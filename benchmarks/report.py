@@ -101,7 +101,6 @@ class Headline(NamedTuple):
     group: str
     label: str
     place: Place
-    rivals: Sequence[str]
     brief: bool = True
 
     @property
@@ -111,24 +110,21 @@ class Headline(NamedTuple):
 
 
 def _headlines() -> Iterator[Headline]:
-    for group, rivals in (
-        (('get', 'set', 'evict'), (LOCK, FAIR)),
-        (('put', 'get_batch/obj', 'put_batch/obj'), (PROXYSTORE,)),
+    for column in (
+        *('get', 'set', 'evict', 'put'),
+        *('get_batch/obj', 'put_batch/obj'),
     ):
-        for column in group:
-            yield Headline(
-                'One thread, ns/call',
-                column.replace('/obj', ' of 1000'),
-                ('price', price.TABLE, column),
-                rivals,
-            )
+        yield Headline(
+            'One thread, ns/call',
+            column.replace('/obj', ' of 1000'),
+            ('price', price.TABLE, column),
+        )
     for threads in (8, 32):
         for percent in (0, 10, 50, 100):
             yield Headline(
                 'Threads, 1000/s',
                 f'{threads}, {of_writes(percent)}',
                 ('throughput', of_threads(threads), of_writes(percent)),
-                (LOCK, FAIR),
                 percent == 10 or (threads == 8 and percent != 50),
             )
     for part, title in (('p99', 'p99 of waits'), ('max', 'Longest waits')):
@@ -138,7 +134,6 @@ def _headlines() -> Iterator[Headline]:
                     f'{title}, us',
                     f'{who}s, {readers} + {writers}',
                     ('waits', of_mix(readers, writers), f'{who} {part}'),
-                    (LOCK, FAIR),
                     readers > writers,
                 )
     for column, place in (
@@ -146,7 +141,7 @@ def _headlines() -> Iterator[Headline]:
         (owned.DEADLOCKS, ('owned', owned.TABLE, owned.DEADLOCKS)),
         ('lost or left', ('owned', owned.TABLE, owned.WRONG)),
     ):
-        yield Headline('Faults', column, place, (OURS, *RIVALS))
+        yield Headline('Faults', column, place)
 
 
 HEADLINES = list(_headlines())
@@ -228,7 +223,7 @@ def summary(run: Results) -> str:
     group = ''
     # Workloads that make no headlines are shown if nothing else was measured.
     for headline in [h for h in HEADLINES if h.brief and h.place in cells] or [
-        Headline(f'{place[1]}, {cell[OURS].unit}', place[2], place, ())
+        Headline(f'{place[1]}, {cell[OURS].unit}', place[2], place)
         for place, cell in cells.items()
     ]:
         cell = cells[headline.place]
@@ -340,10 +335,8 @@ def markdown(runs: Sequence[Results]) -> str:
         ),
         'peers': _table(['Name', 'What it is'], peers),
         'outcome': _outcome(tags, cells),
-        'floors': _headlines_of(tags, cells, *COMPARED),
-        'price': _ours(tags, cells, 'price'),
-        'store': _ours(tags, cells, 'store'),
-        'correctness': _headlines_of(tags, cells, *COUNTED),
+        'comparisons': _headlines_of(tags, cells, COMPARED, RIVALS),
+        'correctness': _headlines_of(tags, cells, COUNTED, (OURS, *RIVALS)),
     }
     return '\n\n'.join(
         f'<!-- --8<-- [start:{name}] -->\n\n{text}\n\n'
@@ -354,39 +347,23 @@ def markdown(runs: Sequence[Results]) -> str:
 
 def _headlines_of(
     tags: Sequence[str],
-    cells: Sequence[Cells],
-    *workloads: str,
+    runs: Sequence[Cells],
+    workloads: Sequence[str],
+    peers: Sequence[str],
 ) -> str:
-    """Write headlines of workloads: a row for each, and each rival."""
+    """Write headlines of workloads, each with all peers in one cell."""
     rows = [
         [
             f'{headline.title}: {headline.label}',
-            rival,
-            *(_against(c.get(headline.place, {}), rival) for c in cells),
+            *(
+                ' / '.join(_against(cell, peer) for peer in peers)
+                for cell in (cells.get(headline.place, {}) for cells in runs)
+            ),
         ]
         for headline in HEADLINES
-        for rival in headline.rivals
         if headline.place[0] in workloads
     ]
-    return _table(['What', 'Against', *tags], rows)
-
-
-def _ours(tags: Sequence[str], runs: Sequence[Cells], workload: str) -> str:
-    """Write what ours gets, and how it compares with the best rival."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for place in dict.fromkeys(place for cells in runs for place in cells):
-        for cell in (cells.get(place) for cells in runs):
-            text = '-'
-            if cell:
-                rival, ours = _toughest(cell), cell[OURS]
-                text = f'{_number(ours.value)} {ours.unit}; '
-                text += f'{rival}: {_against(cell, rival)}'
-            if place[0] == workload:
-                rows.setdefault(place[1:], []).append(text)
-    return _table(
-        ['', '', *tags],
-        [[*place, *texts] for place, texts in rows.items()],
-    )
+    return _table([' / '.join(peers), *tags], rows)
 
 
 def _outcome(tags: Sequence[str], runs: Sequence[Cells]) -> str:

@@ -214,7 +214,9 @@ def _against(cell: Mapping[str, Measurement], peer: str) -> str:
     if cell[peer].workload in COUNTED:
         return f'{cell[peer].value:,.0f}'
     ratio = times_better(cell[OURS], cell[peer])
-    return _number(ratio) + ' lost' * is_lost(ratio)
+    # No longer than a column of the summary.
+    text = _number(ratio) if ratio >= 0.1 else f'{ratio:.2f}'
+    return text + ' lost' * is_lost(ratio)
 
 
 def summary(run: Results) -> str:

@@ -251,6 +251,8 @@ def test_summary_fits_a_screen(results: Results) -> None:
     # One more says where the tables are.
     assert len(lines) == 23
     assert max(map(len, lines)) <= 80
+    # No column runs into the next.
+    assert not re.search(r'\d{4}\.|lost\S', '\n'.join(lines))
     assert '\n'.join(lines).isascii()
 
 

@@ -130,3 +130,26 @@ def test_map_of_the_tests_is_complete() -> None:
     named = set(re.findall(r'`(\w+/test_\w+\.py)`', text))
     files = {path.relative_to(tests) for path in tests.glob('*/test_*.py')}
     assert named == {path.as_posix() for path in files}
+
+
+def test_speed_in_readme_is_that_of_the_tables() -> None:
+    tables = ROOT / 'docs' / 'pages' / 'performance' / 'tables.md'
+    text = tables.read_text(encoding='utf-8')
+
+    def ratios(row: str, rival: int) -> list[str]:
+        (cells,) = re.findall(rf'^\| {row} \| (.*) \|$', text, re.MULTILINE)
+        rivals = [cell.split(' / ')[rival] for cell in cells.split(' | ')]
+        return [ratio.removesuffix(' lost') for ratio in rivals]
+
+    for label, row in (
+        ('`get`, one thread', 'One thread: get'),
+        ('`put`, one thread', 'One thread: put'),
+        ('8 threads, 10 % writes', 'Threads: 8, 10 % writes'),
+    ):
+        cells = ' | '.join([label, *ratios(row, 0)])
+        assert f'\n| {cells} |\n' in TEXTS[README]
+    unlocked = [1 / float(it) for it in ratios('One thread: get', 2)[:3]]
+    assert (
+        f'is {min(unlocked):.1f} to {max(unlocked):.1f} times as fast'
+        in TEXTS[README]
+    )

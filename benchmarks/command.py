@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -26,13 +27,6 @@ INSTALL = (
     f"In the clone: {sys.executable} -m pip install '.[benchmarks"
     f"{'' if report.FREE_THREADED else ',proxystore'}]'"
 )
-
-
-def _results(text: str) -> report.Results:
-    try:
-        return report.Results.from_file(Path(text))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -64,10 +58,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--merge',
         nargs='+',
-        type=_results,
+        type=Path,
         metavar='FILE',
         help='Measure nothing, but read results (JSON) of several Pythons, '
-        'and write the tables and charts of the documentation.',
+        'print what is lost on each, and write the tables and charts of the '
+        'documentation.',
     )
     parser.add_argument(
         '--output',
@@ -77,30 +72,40 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='Write files to this folder. The default is %(default)s.',
     )
     options = parser.parse_args(arguments)
-    tags = [run.about['tag'] for run in options.merge or ()]
+
+    def fail(message: str) -> NoReturn:
+        # In one line, without the usage.
+        parser.exit(2, f'{parser.prog}: error: {message}\n')
+
+    try:
+        read = map(report.Results.from_file, options.merge or ())
+        options.merge = report.newest_first(read)
+    except (OSError, ValueError) as error:
+        fail(f'argument --merge: {error}')
+    tags = [run.about['tag'] for run in options.merge]
     if len(tags) != len(set(tags)):
-        parser.error(
+        fail(
             'argument --merge: expected one result of each Python, not of '
             + ', '.join(tags),
         )
     for name in options.only or ():
         if is_missing(needed := WORKLOADS[name]):
-            parser.error(
+            fail(
                 f'argument --only: {name} needs {needed}, which is not '
-                f'installed{_why(needed)}. {INSTALL}',
+                f'installed{_why(needed) or f". {INSTALL}"}',
             )
     # Better now than after minutes of work.
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=options.output).close()
     except OSError as error:
-        parser.error(f'argument --output: {error}')
+        fail(f'argument --output: {error}')
     return options
 
 
 def _why(package: str) -> str:
     if package == 'proxystore' and report.FREE_THREADED:
-        return ', and cannot be on free-threaded builds'
+        return ', and cannot be on free-threaded builds.'
     return ''
 
 
@@ -115,12 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.merge:
         # Only this needs matplotlib.
         charts = import_module('benchmarks.charts')
-        runs = report.newest_first(options.merge)
+        runs = options.merge
         pages = {f'{run.about["tag"]}.md': report.full(run) for run in runs}
         files = {'tables.md': report.markdown(runs), **pages}
         for name, text in itertools.chain(files.items(), charts.draw(runs)):
             _write(options.output / name, text)
-        print(f'Wrote tables and charts to {options.output}.')
+        print(report.overview(runs))
+        print(f'All tables and charts: {options.output}.')
     else:
         _measure(options)
 
@@ -152,11 +158,13 @@ def _measure(options: argparse.Namespace) -> None:
         and f'workload {name}' not in missing
     ]
     skipped = [
-        f'{name} is skipped: {needed} is not installed{_why(needed)}.'
+        f'{name} is skipped: {needed} is not installed{_why(needed) or "."}'
         for name, needed in missing.items()
     ]
-    for sentence in [*skipped, *([INSTALL] if skipped else [])]:
+    for sentence in skipped:
         print(sentence)
+    if not all(map(_why, missing.values())):
+        print(INSTALL)
     about = report.environment()
     about['effort'] = ', '.join(
         f'{name} {value:,}'

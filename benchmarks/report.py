@@ -368,26 +368,58 @@ def _headlines_of(
     return _table([' / '.join(peers), *tags], rows)
 
 
-def _outcome(tags: Sequence[str], runs: Sequence[Cells]) -> str:
-    """Write how many headlines are lost to each rival, and how far."""
-    rows: dict[tuple[str, str], list[str]] = {}
+def _outcomes(
+    runs: Sequence[Cells],
+) -> Iterator[tuple[str, str, list[tuple[int, int, float]]]]:
+    """Count the headlines lost to each rival, of how many, and the worst."""
     compared = [h for h in HEADLINES if h.place[0] in COMPARED]
     titles = dict.fromkeys(headline.title for headline in compared)
-    for rival, title, cells in itertools.product(RIVALS, titles, runs):
-        ratios = [
-            times_better(cell[OURS], cell[rival])
-            for headline in compared
-            if headline.title == title
-            and rival in (cell := cells.get(headline.place, {}))
+    for rival, title in itertools.product(RIVALS, titles):
+        counts = []
+        for cells in runs:
+            ratios = [
+                times_better(cell[OURS], cell[rival])
+                for headline in compared
+                if headline.title == title
+                and rival in (cell := cells.get(headline.place, {}))
+            ]
+            lost = sum(map(is_lost, ratios))
+            counts.append((lost, len(ratios), min(ratios, default=0)))
+        yield rival, title, counts
+
+
+def _outcome(tags: Sequence[str], runs: Sequence[Cells]) -> str:
+    """Write what is lost to each rival, and how far, as a table."""
+    rows = [
+        [
+            rival,
+            title,
+            *(
+                f'{f"{lost} of {total}" if lost else "none"} lost; '
+                f'at least {worst:.2f}'
+                if total
+                else '-'
+                for lost, total, worst in counts
+            ),
         ]
-        lost = sum(map(is_lost, ratios))
-        text = f'{lost} of {len(ratios)} lost' if lost else 'none lost'
-        text += f'; at least {min(ratios, default=0):.2f}'
-        rows.setdefault((rival, title), []).append(text if ratios else '-')
-    return _table(
-        ['Against', 'What', *tags],
-        [[*head, *texts] for head, texts in rows.items()],
-    )
+        for rival, title, counts in _outcomes(runs)
+    ]
+    return _table(['Against', 'What', *tags], rows)
+
+
+def overview(runs: Sequence[Results]) -> str:
+    """Write what is lost in runs of several Pythons, for a screen."""
+    lines = ['Lost of how many, and how many times better in the worst case:']
+    heads = [run.about['tag'] for run in runs]
+    lines.append(f'{"":24}' + ''.join(f'{head:>13}' for head in heads))
+    for rival, title, counts in _outcomes([run.cells() for run in runs]):
+        texts = [
+            f'{lost}/{total} {_number(worst)}' if total else '-'
+            for lost, total, worst in counts
+        ]
+        line = f'{rival:10} {title:13}'
+        lines.append(line + ''.join(f'{text:>13}' for text in texts))
+    return '\n'.join(lines)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

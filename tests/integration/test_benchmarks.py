@@ -114,8 +114,11 @@ def test_only(
         with pytest.raises(SystemExit, match='2'):
             command.main(arguments)
         error = capsys.readouterr().err
-        assert f'{workload} needs proxystore, which is not installed' in error
-        assert error.endswith(f'{command.INSTALL}\n')
+        (line,) = error.splitlines()
+        assert f'{workload} needs proxystore, which is not installed' in line
+        cannot = ', and cannot be on free-threaded builds.'
+        end = cannot if report.FREE_THREADED else command.INSTALL
+        assert line.endswith(end)
         return
     command.main(arguments)
     printed = capsys.readouterr().out
@@ -138,7 +141,10 @@ def test_only(
         assert f'| {m.column} | {m.unit}' in table
     for package in hidden:
         assert f'{package} is not installed' in printed
-    assert (command.INSTALL in printed) == (len(peers) < len(PEERS))
+    # The command is there if it helps.
+    absent = {peer.needs for peer in PEERS if peer not in peers}
+    absent -= {'proxystore'} if report.FREE_THREADED else set()
+    assert (command.INSTALL in printed) == bool(absent)
 
 
 def test_failure_of_a_peer_ends_it_all(
@@ -256,7 +262,10 @@ def test_summary_fits_a_screen(results: Results) -> None:
     assert '\n'.join(lines).isascii()
 
 
-def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
+def test_pages_show_the_results_beside_them(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert [r.about['tag'] for r in STORED] == [
         '3.15',
         '3.14',
@@ -267,6 +276,11 @@ def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
         shutil.copy(file, tmp_path)
     files = map(str, tmp_path.glob('*.json'))
     command.main(['--output', str(tmp_path), '--merge', *files])
+    lines = capsys.readouterr().out.splitlines()
+    # What it prints fits a screen, the newest Python first.
+    assert lines[1].split() == [run.about['tag'] for run in STORED]
+    assert len(lines) <= 24
+    assert max(map(len, lines[:-1])) <= 80
     made = {path.name for path in tmp_path.iterdir()}
     shown = {path.name for path in PAGES.iterdir()} - {'charts.md'}
     assert made == shown
@@ -283,6 +297,48 @@ def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
     )
 
 
+WON, LOST, SAME = (1, math.inf), (0, 1), (0.9, 1.1)
+CALL = 'One thread: (get|set|evict)$'
+
+
+@pytest.mark.parametrize(
+    ('rival', 'what', 'where', 'claim'),
+    [
+        ('RWLockFair', f'{CALL}|: put$|Threads|p99', '3.1.*', WON),
+        ('RWLockFair', 'of 1000', '3.1.*', SAME),
+        ('RWLockFair', 'Longest', '3.1.*', LOST),
+        ('Lock', f'{CALL}|Threads: 8,', '3.1([45]|3t)', LOST),
+        ('Lock', f'{CALL}|Threads|p99', '3.13', WON),
+        ('Lock', 'p99', '3.1[45]', LOST),
+        ('Lock', 'Longest', '3.1.*', LOST),
+        ('Lock', ': put', '3.1.*', WON),
+        ('Lock', 'get_batch', '3.1([45]|3t)', WON),
+        ('Lock', 'get_batch', '3.13', LOST),
+        ('ProxyStore', f'{CALL}|Threads|p99', '3.1.', LOST),
+        ('ProxyStore', ': put|get_batch', '3.1.', WON),
+    ],
+)
+def test_performance_page_claims_what_the_results_show(
+    rival: str,
+    what: str,
+    where: str,
+    claim: tuple[float, float],
+) -> None:
+    low, high = claim
+    ratios = {
+        (run.about['tag'], headline.place): report.times_better(
+            *(run.cells()[headline.place][peer] for peer in ('ours', rival)),
+        )
+        for run in STORED
+        if re.fullmatch(where, run.about['tag'])
+        for headline in report.HEADLINES
+        if re.search(what, f'{headline.title}: {headline.label}')
+    }
+    assert ratios
+    stale = {at: x for at, x in ratios.items() if not low <= x <= high}
+    assert not stale, 'the list at the top of performance.md is stale'
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -295,8 +351,10 @@ def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
     code, out, error = run(*arguments)
+    *usage, line = error.splitlines()
     assert (code, out) == (2, '')
-    assert message in error
+    assert message in line
+    assert bool(usage) == ('invalid choice' in line)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
@@ -304,7 +362,8 @@ def test_folder_that_cannot_be_written_to_is_named() -> None:
     # Not even root makes files there.
     code, out, error = run('--quick', '--output', '/proc/self')
     assert (code, out) == (2, '')
-    assert 'argument --output: ' in error.splitlines()[-1]
+    (line,) = error.splitlines()
+    assert 'argument --output: ' in line
 
 
 def test_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

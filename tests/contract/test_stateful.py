@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,6 +13,7 @@ from hypothesis.stateful import multiple
 from hypothesis.stateful import precondition
 from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import run_state_machine_as_test
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
@@ -40,6 +42,8 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     'value': value,
     'values': st.lists(value, max_size=5),
 }
+# How often each operation was done, and in how many sequences.
+COUNTS: Counter[str] = Counter()
 
 
 class ConnectorMachine(RuleBasedStateMachine):
@@ -52,6 +56,7 @@ class ConnectorMachine(RuleBasedStateMachine):
 
     @initialize(lock=st.sampled_from([*LOCKS]))
     def begin(self, lock: str) -> None:
+        COUNTS['sequences'] += 1
         self.model: Model = {}
         store: Model = {}
         self.connector = LocalConnector(
@@ -69,6 +74,7 @@ class ConnectorMachine(RuleBasedStateMachine):
         given: dict[str, Any],
     ) -> Any:
         """Do an operation, and return the keys that are new."""
+        COUNTS[operation.name] += 1
         connector = self.second if second else self.connector
         known = {*self.model}
         arguments = [given[it] for it in operation.takes]
@@ -146,4 +152,8 @@ def rule_of(operation: Operation) -> Any:
 for operation in OPERATIONS.values():
     setattr(ConnectorMachine, f'do_{operation.name}', rule_of(operation))
 
-TestConnectorMachine = ConnectorMachine.TestCase
+
+def test_connector_machine() -> None:
+    COUNTS.clear()
+    run_state_machine_as_test(ConnectorMachine)
+    print(', '.join(f'{count} {name}' for name, count in COUNTS.items()))

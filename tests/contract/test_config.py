@@ -6,8 +6,6 @@ import inspect
 import json
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 import weakref
 from collections.abc import Callable
@@ -18,6 +16,8 @@ from readerwriterlock.rwlock import RWLockFair
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from tests.support.processes import needs_fork
+from tests.support.processes import run_apart
 
 
 class Text(str):
@@ -48,15 +48,11 @@ def config_of_the_dead() -> dict[str, Any]:
 
 def run_elsewhere(program: str, config: dict[str, Any]) -> list[str]:
     """Run a program in another process, and return the lines it prints."""
-    done = subprocess.run(
-        [sys.executable, '-c', inspect.cleandoc(program), json.dumps(config)],
-        capture_output=True,
-        check=False,
-        encoding='utf-8',
-        timeout=60,
+    code, printed = run_apart(
+        *('-c', inspect.cleandoc(program), json.dumps(config)),
     )
-    assert (done.returncode, done.stderr) == (0, '')
-    return done.stdout.splitlines()
+    assert code == 0, printed
+    return printed.splitlines()
 
 
 @rebuilt_in_each_way
@@ -178,7 +174,7 @@ def test_another_process_is_warned_once() -> None:
     assert len(connector) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+@needs_fork
 def test_a_forked_child_finds_its_own_copy_without_a_warning() -> None:
     program = """
         import json, os, signal, sys, warnings

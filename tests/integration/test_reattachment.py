@@ -14,8 +14,6 @@ import itertools
 import operator
 import pickle
 import queue
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -54,6 +52,7 @@ from proxystore.store.ref import update
 
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
+from tests.support.processes import run_apart
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # "Streaming is an experimental feature"
@@ -438,21 +437,20 @@ def test_a_multi_connector_elsewhere_reaches_its_others(
     )
     keys = multi.put_batch([b'small', b'large' * 10])
     program = """if True:
-        import pickle, sys
+        import pickle, sys, warnings
         from proxystore.connectors.multi import MultiConnector
 
-        config, keys = pickle.load(sys.stdin.buffer)
-        print(MultiConnector.from_config(config).get_batch(keys))
+        config, keys = pickle.loads(bytes.fromhex(sys.argv[1]))
+        with warnings.catch_warnings(record=True, action='always') as caught:
+            print(MultiConnector.from_config(config).get_batch(keys))
+        for warning in caught:
+            print(warning.category.__name__, str(warning.message)[:20])
     """
-    done = subprocess.run(
-        [sys.executable, '-c', program],
-        input=pickle.dumps((multi.config(), keys)),
-        capture_output=True,
-        check=False,
-        timeout=60,
+    text = pickle.dumps((multi.config(), keys)).hex()
+    assert run_apart('-c', program, text) == (
+        0,
+        f'{[None, b"large" * 10]}\nRuntimeWarning the data of store_id\n',
     )
-    assert done.stdout.decode() == f'{[None, b"large" * 10]}\n'
-    assert done.stderr.count(b'RuntimeWarning: the data of store_id') == 1
     multi.close()
 
 
@@ -472,15 +470,10 @@ def test_static_lifetime() -> None:
         StaticLifetime().add_proxy(proxy)
         print(proxy, len(connector))
     """
-    done = subprocess.run(
-        [sys.executable, '-X', 'dev', '-W', 'error', '-c', program],
-        capture_output=True,
-        check=False,
-        encoding='utf-8',
-        timeout=60,
+    assert run_apart('-X', 'dev', '-W', 'error', '-c', program) == (
+        0,
+        'value 1\n0 at exit\n',
     )
-    assert done.stderr == ''
-    assert done.stdout.splitlines() == ['value 1', '0 at exit']
 
 
 # What remains ProxyStore's: the Store that it makes is registered, under the

@@ -267,6 +267,14 @@ def nanoseconds(
     return (min(times) / number / how.get('calls', 1) * 1e9,)
 
 
+def filled(peer: Peer) -> Any:
+    """Make a connector that holds a value for each of KEYS."""
+    connector = peer.make()
+    for key in KEYS:
+        connector.set(key, VALUE)
+    return connector
+
+
 @contextlib.contextmanager
 def crew(
     workers: Sequence[Callable[[threading.Barrier, threading.Event], ResultT]],

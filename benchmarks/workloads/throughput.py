@@ -42,9 +42,7 @@ def _run(
     seconds: float,
     peer: Peer,
 ) -> tuple[float]:
-    connector = peer.make()
-    for key in engine.KEYS:
-        connector.set(key, engine.VALUE)
+    connector = engine.filled(peer)
     walk = functools.partial(_walk, connector)
     stints = engine.load(
         [

@@ -44,9 +44,7 @@ def _run(
     seconds: float,
     peer: Peer,
 ) -> list[float]:
-    connector = peer.make()
-    for key in engine.KEYS:
-        connector.set(key, engine.VALUE)
+    connector = engine.filled(peer)
     read = partial(_watch, connector.get, ())
     write = partial(_watch, connector.set, (engine.VALUE,))
     stints = engine.load([read] * readers + [write] * writers, seconds)

@@ -1,8 +1,9 @@
-"""Hypothesis profiles, and a fixture for threads."""
+"""Hypothesis profiles, Ctrl-C, and a fixture for threads."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,10 @@ from hypothesis import settings
 settings.register_profile('default', deadline=None)
 settings.register_profile('thorough', deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and
+# so would each process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

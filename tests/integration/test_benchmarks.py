@@ -431,8 +431,8 @@ def test_ctrl_c_ends_in_one_line(
 ) -> None:
     fifo = tmp_path / 'fifo'
     os.mkfifo(fifo)
-    # In the middle of a measurement, one that would never end.
-    hang = f'file = open({str(fifo)!r}, "w"); threading.Event().wait()'
+    # In the middle of a measurement, one that would not end for long.
+    hang = f'file = open({str(fifo)!r}, "w"); threading.Event().wait(100)'
     fault = f'import sys, threading\nif "-c" in sys.argv:\n  {hang}'
     put_in_place(monkeypatch, tmp_path, ['fasteners'], fault)
     with start('--only', 'price', '--output', str(tmp_path)) as child:

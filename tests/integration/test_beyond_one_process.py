@@ -165,7 +165,6 @@ def interrupted(jobs):
     yield from as_completed(jobs)
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     example.as_completed = interrupted
     sys.exit(example.main())
 """

@@ -124,7 +124,6 @@ class Interrupting(LocalConnector):
             signal.pthread_kill(thread, signal.SIGINT)
         return super().get(key)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
 example.LocalConnector = Interrupting
 sys.exit(example.main())
 """

@@ -1,4 +1,4 @@
-"""What a configuration does without its data, and what copies of it do."""
+"""What a configuration does without its data, what is refused and copied."""
 
 from __future__ import annotations
 

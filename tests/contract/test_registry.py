@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import json
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +20,7 @@ from proxystore_local import LocalKey
 from proxystore_local import registry
 from tests.support.locks import LOCKS
 from tests.support.locks import PATIENCE
+from tests.support.points import at_point
 from tests.support.processes import await_child
 from tests.support.processes import needs_fork
 from tests.support.scenes import once
@@ -120,25 +121,46 @@ def test_nothing_is_left_of_a_connector() -> None:
     assert len(gc.get_objects()) < before + 100
 
 
+@pytest.mark.parametrize('keep', [True, False])
+def test_another_is_made_at_every_point_of_making_one(keep: bool) -> None:
+    """By another thread, or by a finalizer in this one."""
+
+    def make_at(point: int) -> bool:
+        store: dict[LocalKey, bytes] = {}
+        made: list[LocalConnector] = []
+
+        def make() -> None:
+            made.append(LocalConnector(store))
+
+        def intrude() -> None:
+            make()
+            if not keep:
+                made.clear()
+
+        found = at_point(point, intrude, make)
+        make()
+        first, *others = [connector.config() for connector in made]
+        assert others == [first] * len(others)
+        return found
+
+    assert make_at(1)
+    for point in itertools.count(2):
+        if not make_at(point):
+            break
+
+
 @pytest.mark.usefixtures('tiny_switch_interval')
-def test_threads_that_make_connectors_at_once_share_the_data() -> None:
+def test_threads_that_make_and_drop_connectors_share_the_data() -> None:
     store: dict[LocalKey, bytes] = {}
-    count = 4
-    barrier = threading.Barrier(count)
 
-    def work() -> list[Any]:
-        configs = []
-        for _ in range(500):
-            barrier.wait(PATIENCE)
-            mine = LocalConnector(store)
-            configs.append(mine.config())
-            barrier.wait(PATIENCE)
-            del mine  # While others make theirs, in the next round.
-        return configs
+    def work() -> None:
+        for _ in range(10_000):
+            first = LocalConnector(store)
+            assert LocalConnector(store).config() == first.config()
+            del first
 
-    threads = [start(work) for _ in range(count)]
-    configs, *others = [thread.result(2 * PATIENCE) for thread in threads]
-    assert others == [configs] * (count - 1)
+    for thread in [start(work) for _ in range(4)]:
+        thread.result(2 * PATIENCE)
 
 
 def strike(store: dict[LocalKey, bytes], hook: Callable[[], object]) -> None:

@@ -110,7 +110,9 @@ def set_value(connector: LocalConnector, value: Any) -> Any:
 
 WRITES: dict[str, Callable[[LocalConnector, Any], Any]] = {
     'put': lambda connector, value: connector.put(value),
-    'put_batch': lambda connector, value: connector.put_batch([b'', value])[1],
+    'put_batch': lambda connector, value: connector.put_batch(
+        [value, bytearray()]
+    )[0],
     'set': set_value,
 }
 

@@ -1,270 +1,215 @@
-"""One dict has one guard, whichever connectors ask for it and when."""
+"""Connectors on the same data share one lock; all is freed with the last."""
 
 from __future__ import annotations
 
 import gc
 import importlib
+import itertools
+import json
 import os
 import sys
-import threading
 import weakref
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from readerwriterlock import rwlock
-from readerwriterlock import rwlock_async
+from readerwriterlock.rwlock import RWLockFair
 
-import proxystore_local
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local import registry
-from proxystore_local.registry import guard
 from tests.support.locks import LOCKS
 from tests.support.locks import PATIENCE
+from tests.support.points import at_point
+from tests.support.processes import await_child
 from tests.support.processes import needs_fork
+from tests.support.scenes import once
 from tests.support.scenes import start
 
 
-@pytest.mark.parametrize('kind', LOCKS)
-def test_every_lock_is_taken_and_named(kind: str) -> None:
-    assert kind in repr(LocalConnector(lock=LOCKS[kind]()))
+class Text(str):
+    """As some readers of configuration files have it."""
+
+    __slots__ = ()
 
 
-def test_no_lock_of_readerwriterlock_is_missing() -> None:
-    offered = {
-        name
-        for name in vars(rwlock)
-        if name.startswith('RWLock') and not name.startswith('RWLockable')
-    }
-    assert offered == set(LOCKS) - {'default'}
+# How to make another connector on the data of one.
+ANOTHER: dict[str, Callable[[Any, dict[str, Any]], LocalConnector]] = {
+    'of the dict': lambda store, config: LocalConnector(store),
+    'of the configuration': lambda store, config: LocalConnector(**config),
+    'from_config': lambda store, config: LocalConnector.from_config(config),
+    'through JSON': lambda store, config: LocalConnector(
+        **json.loads(json.dumps(config)),
+    ),
+    'with a subclass of str': lambda store, config: LocalConnector(
+        store_id=Text(config['store_id']),
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    'lock',
-    [
-        threading.Lock(),
-        threading.RLock(),
-        rwlock.RWLockFair,
-        rwlock.RWLockFair().gen_wlock(),
-        rwlock_async.RWLockFair(),
-        'fair',
-        0,
-    ],
-)
-def test_anything_else_is_refused(lock: Any) -> None:
+@pytest.mark.parametrize('another', ANOTHER.values(), ids=ANOTHER)
+@pytest.mark.parametrize('lock', ['default', 'RWLockFair'])
+def test_another_connector_is_on_the_same_data(
+    another: Callable[[Any, dict[str, Any]], LocalConnector],
+    lock: str,
+) -> None:
     store: dict[LocalKey, bytes] = {}
-    names = r'readerwriterlock.rwlock \(RWLockFair, .*, RWLockWriteD\), not '
-    with pytest.raises(TypeError, match=names) as caught:
-        LocalConnector(store, lock=lock)
-    assert repr(lock) in str(caught.value)
-    # The refusal has not left a lock behind.
-    LocalConnector(store, lock=rwlock.RWLockRead())
+    first = LocalConnector(store, lock=LOCKS[lock]())
+    config = first.config()
+    key = first.put(b'value')
+    second = another(store, config)
+    assert second.get(key) == b'value'
+    second.set(key, b'new')
+    assert first.get(key) == b'new'
+    # Any of them is enough to find the data, and the lock.
+    del first
+    third = another(store, config)
+    assert third.get(key) == b'new'
+    assert third.config() == config
+    assert f'lock={lock}>' in repr(third)
 
 
-class Subclass(dict[LocalKey, bytes]):
-    """A dict that may run code of its own in any operation."""
-
-
-@pytest.mark.parametrize(
-    'store',
-    [[], 'text', (), LocalConnector(), Subclass()],
-    ids=lambda store: type(store).__name__,
-)
-def test_a_store_dict_must_be_a_plain_dict(store: Any) -> None:
-    message = f'must be a plain dict, not {type(store).__name__}: a subclass'
-    with pytest.raises(TypeError, match=message):
-        LocalConnector(store)
-
-
-def test_connectors_on_one_dict_share_one_guard() -> None:
+def test_other_data_has_another_identifier() -> None:
     store: dict[LocalKey, bytes] = {}
-    lock = rwlock.RWLockWrite()
-    connectors = [LocalConnector(store, lock=lock), LocalConnector(store)]
-    connectors.append(LocalConnector(store, lock=lock))
-    connectors.append(
-        LocalConnector.from_config(
-            {'include_data_in_config': False, 'store_dict': store},
-        ),
-    )
-    del connectors[0]
-    connectors.append(LocalConnector(store))
-    assert guard(store).lock is lock
-    # It is that of each: any other lock is refused.
-    for _ in range(len(connectors)):
-        connectors.pop()
-        assert (guard(store).lock is lock) == bool(connectors)
+    first, equal = LocalConnector(store), LocalConnector(store.copy())
+    assert first.config() != equal.config()
 
 
-def test_equal_dicts_have_their_own_guards() -> None:
-    assert guard({}) is not guard({})
+class Equal(RWLockFair):
+    """A lock that equals another is still another."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    __hash__ = RWLockFair.__hash__
 
 
-@pytest.mark.parametrize('second', [rwlock.RWLockFair, rwlock.RWLockRead])
-@pytest.mark.parametrize('first', [lambda: None, rwlock.RWLockFair])
-def test_two_locks_for_one_dict_are_refused(first: Any, second: Any) -> None:
+@pytest.mark.parametrize('lock', [None, RWLockFair(), Equal()])
+def test_another_lock_is_refused(lock: Any) -> None:
     store: dict[LocalKey, bytes] = {}
-    connector = LocalConnector(store, lock=first())
-    with pytest.raises(ValueError, match='share one lock'):
-        LocalConnector(store, lock=second())
+    connector = LocalConnector(store, lock=lock)
+    given: dict[str, Any]
+    for given in ({'store_dict': store}, connector.config()):
+        LocalConnector(**given, lock=lock)
+        with pytest.raises(ValueError, match='share one lock'):
+            LocalConnector(**given, lock=Equal())
     # With the last connector the dict is free for another.
     del connector
-    LocalConnector(store, lock=second())
+    LocalConnector(store, lock=Equal())
 
 
-def test_locks_that_are_equal_are_still_two() -> None:
-    class Equal(rwlock.RWLockFair):
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Equal)
+@pytest.mark.parametrize('lock', LOCKS)
+def test_all_is_freed_with_the_last_connector(lock: str) -> None:
+    class Key:
+        pass
 
-        __hash__ = rwlock.RWLockFair.__hash__
-
-    store: dict[LocalKey, bytes] = {}
-    connector = LocalConnector(store, lock=Equal())
-    with pytest.raises(ValueError, match='share one lock'):
-        LocalConnector(store, lock=Equal())
-    assert len(connector) == 0
-
-
-def test_one_lock_may_guard_two_dicts() -> None:
-    lock = rwlock.RWLockFair()
-    a, b = LocalConnector(lock=lock), LocalConnector(lock=lock)
-    key = a.put(b'value')
-    assert not b.exists(key)
+    first, key = LocalConnector(lock=LOCKS[lock]()), Key()
+    first.set((key,), b'value')
+    freed = weakref.ref(key)
+    second = LocalConnector.from_config(first.config())
+    del first, key
+    assert freed() is not None
+    del second
+    assert freed() is None
 
 
-@pytest.mark.parametrize('kind', LOCKS)
-def test_all_is_freed_with_the_last_connector(kind: str) -> None:
-    gc.disable()
-    try:
-        store: dict[LocalKey, bytes] = {}
-        entries = len(registry._guards)
-        first = LocalConnector(store, lock=LOCKS[kind]())
-        second = LocalConnector(store)
-        freed = weakref.ref(guard(store))
-        first.put(b'value')
-        del first
-        assert freed() is guard(store)
-        del second
-        assert freed() is None
-        assert len(registry._guards) == entries
-    finally:
-        gc.enable()
-
-
-def test_the_guard_keeps_its_dict_alive() -> None:
-    # Were the dict freed first, its identity could be another dict's while
-    # the entry still stands.
-    guarded = guard({LocalKey('a'): b'value'})
-    assert guarded.get(LocalKey('a')) == b'value'
-    assert guard(guarded.store) is guarded
-
-
-@pytest.mark.usefixtures('tiny_switch_interval')
-def test_connectors_made_at_once_share_one_guard() -> None:
-    # Two threads drop the guard of a dict and make it anew, again and again.
-    # Each pass ends with the guards of all at once.
-    store: dict[LocalKey, bytes] = {}
-    count, rounds = 4, 500
-    barrier = threading.Barrier(count)
-    seen: list[dict[int, object]] = [{} for _ in range(rounds)]
-
-    def work(me: int) -> None:
-        for i in range(rounds):
-            barrier.wait(PATIENCE)
-            mine = guard(store)
-            seen[i][me] = mine
-            barrier.wait(PATIENCE)
-            assert len({id(it) for it in seen[i].values()}) == 1
-            barrier.wait(PATIENCE)
-            seen[i].clear()
-            del mine
-
-    for thread in [start(partial(work, me)) for me in range(count)]:
-        thread.result(2 * PATIENCE)
-
-
-class Entries(dict[Any, Any]):
-    """A registry that strikes before and after each guard is entered."""
-
-    def __init__(self, strike: Any) -> None:
-        super().__init__()
-        self.strike = strike
-
-    def setdefault(self, *arguments: Any) -> Any:
-        strike, self.strike = self.strike, bool
-        strike()
-        found = super().setdefault(*arguments)
-        strike()
-        self.strike = strike
-        return found
+def test_nothing_is_left_of_a_connector() -> None:
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(100):
+        LocalConnector()
+    assert len(gc.get_objects()) < before + 100
 
 
 @pytest.mark.parametrize('keep', [True, False])
-@pytest.mark.parametrize('threads', [True, False])
-def test_another_makes_a_connector_in_the_middle_of_making_one(
-    monkeypatch: pytest.MonkeyPatch,
-    threads: bool,
-    keep: bool,
-) -> None:
-    # Another thread, or a finalizer in this one.
-    store: dict[LocalKey, bytes] = {}
-    made = []
+def test_another_is_made_at_every_point_of_making_one(keep: bool) -> None:
+    """By another thread, or by a finalizer in this one."""
 
-    def make() -> None:
-        made.append(guard(store))
-        if not keep:
-            made.clear()
+    def make_at(point: int) -> bool:
+        store: dict[LocalKey, bytes] = {}
+        made: list[LocalConnector] = []
 
-    def strike() -> None:
-        if threads:
-            start(make).result(PATIENCE)
-        else:
+        def make() -> None:
+            made.append(LocalConnector(store))
+
+        def intrude() -> None:
             make()
+            if not keep:
+                made.clear()
 
-    monkeypatch.setattr(registry, '_guards', Entries(strike))
-    outer = guard(store)
-    assert {id(guarded) for guarded in [outer, guard(store), *made]} == {
-        id(outer),
-    }
+        found = at_point(point, intrude, make)
+        make()
+        first, *others = [connector.config() for connector in made]
+        assert others == [first] * len(others)
+        return found
+
+    assert make_at(1)
+    for point in itertools.count(2):
+        if not make_at(point):
+            break
 
 
-def test_a_dead_entry_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As a thread finds it between the death of the guard and the callback
-    # that removes its entry.
+@pytest.mark.usefixtures('tiny_switch_interval')
+def test_threads_that_make_and_drop_connectors_share_the_data() -> None:
     store: dict[LocalKey, bytes] = {}
-    dead = weakref.ref(guard({}))
-    assert dead() is None
-    monkeypatch.setattr(registry, '_guards', {id(store): dead})
-    guarded = guard(store)
-    assert guard(store) is guarded
-    del guarded
-    assert registry._guards == {}
+
+    def work() -> None:
+        for _ in range(10_000):
+            first = LocalConnector(store)
+            assert LocalConnector(store).config() == first.config()
+            del first
+
+    for thread in [start(work) for _ in range(4)]:
+        thread.result(2 * PATIENCE)
+
+
+def strike(store: dict[LocalKey, bytes], hook: Callable[[], object]) -> None:
+    """Call a hook when a dict's guard is dead, but the registry has it still.
+
+    The collector clears the weak references to all that it frees, and calls
+    their callbacks then: first, as a rule, that of the oldest object, which
+    is the first connector. Without a GIL the order is another, and a hundred
+    are enough for one to come before the guard.
+    """
+    connectors: list[Any] = [LocalConnector(store) for _ in range(100)]
+    callback = once(hook)
+    watched = [weakref.ref(it, lambda _: callback()) for it in connectors]
+    connectors.append(connectors)
+    del connectors
+    gc.collect()
+    assert len(watched) == 100
+
+
+def test_a_connector_is_made_when_the_last_has_just_died() -> None:
+    store: dict[LocalKey, bytes] = {}
+    made: list[LocalConnector] = []
+    strike(store, lambda: made.append(LocalConnector(store)))
+    # The registry has not lost it as it removed the dead one.
+    assert LocalConnector(store).config() == made[0].config()
 
 
 @needs_fork
 @pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning')
-def test_a_child_passes_over_dead_entries(
+def test_a_fork_when_the_last_has_just_died(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dead = weakref.ref(guard({}))
-    monkeypatch.setattr(registry, '_guards', {0: dead})
     # Where what a handler of the fork raises goes to.
     raised: list[object] = []
     monkeypatch.setattr(sys, 'unraisablehook', raised.append)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(len(raised))
-    assert os.waitpid(pid, 0) == (pid, 0)
+    statuses: list[int] = []
+
+    def fork() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(len(raised))
+        statuses.append(await_child(pid))
+
+    strike({}, fork)
+    assert statuses == [0]
 
 
 def test_a_reload_keeps_what_guards_what() -> None:
     store: dict[LocalKey, bytes] = {}
     first = LocalConnector(store)
-    before = guard(store)
     importlib.reload(registry)
-    importlib.reload(proxystore_local)
-    assert registry.guard(store) is before
-    second = proxystore_local.LocalConnector(store)
-    key = second.put(b'value')
-    assert first.get(key) == b'value'
+    assert LocalConnector(store).config() == first.config()

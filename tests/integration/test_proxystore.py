@@ -1,13 +1,24 @@
-"""The real ProxyStore on our connector."""
+"""The real ProxyStore on our connector, also when a Store is lost.
+
+ProxyStore makes a Store anew, of its configuration, wherever one is used that
+is not registered. So each check uses what was made with a Store when that
+Store is registered, is not, is closed, or is gone. It must fail with a
+connector whose configuration does not say where the data is.
+"""
 
 from __future__ import annotations
 
+import gc
 import itertools
+import operator
 import pickle
+import queue
 import threading
+import warnings
 from collections.abc import Callable
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,288 +30,271 @@ pytest.importorskip(
 
 from proxystore.connectors.multi import MultiConnector
 from proxystore.connectors.multi import Policy
-from proxystore.proxy import Proxy
 from proxystore.proxy import ProxyResolveError
+from proxystore.store import get_or_create_store
 from proxystore.store import get_store
 from proxystore.store import Store
+from proxystore.store import unregister_store
 from proxystore.store.config import StoreConfig
-from proxystore.store.exceptions import ProxyResolveMissingKeyError
+from proxystore.store.executor import ProxyAlways
+from proxystore.store.executor import StoreExecutor
 from proxystore.store.lifetimes import ContextLifetime
+from proxystore.store.lifetimes import LeaseLifetime
 from proxystore.store.ref import borrow
-from proxystore.store.ref import OwnedProxy
-from proxystore.store.utils import get_key
-from proxystore.store.utils import resolve_async
+from proxystore.store.ref import clone
+from proxystore.store.ref import into_owned
+from proxystore.store.ref import mut_borrow
+from proxystore.store.ref import update
+from proxystore.utils.config import dumps
+from proxystore.utils.config import loads
 
 from proxystore_local import LocalConnector
-from tests.support.locks import LOCKS
 from tests.support.locks import PATIENCE
-from tests.support.locks import ReportingLock
+from tests.support.scenes import start
+
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # "Streaming is an experimental feature"
+    from proxystore.stream import StreamConsumer
+    from proxystore.stream import StreamProducer
+    from proxystore.stream.shims.queue import QueuePublisher
+    from proxystore.stream.shims.queue import QueueSubscriber
+
+# What is made with a Store, and a check of it: given that, and the connector.
+Make = Callable[[Store[Any]], Any]
+Check = Callable[[Any, LocalConnector], None]
+CHECKS: dict[str, tuple[Make, Check]] = {}
 
 names = map('store-{}'.format, itertools.count())
 
 
-def make_store(connector: Any, **options: Any) -> Store[Any]:
-    # Without a cache every read comes from the connector.
-    options = {'cache_size': 0, 'populate_target': False, **options}
-    return Store(next(names), connector, register=True, **options)
+def made_by(make: Make) -> Callable[[Check], Check]:
+    """Enter a check among CHECKS, and how to make what it is given."""
+
+    def enter(check: Check) -> Check:
+        CHECKS[check.__name__] = make, check
+        return check
+
+    return enter
 
 
-@pytest.fixture(params=LOCKS)
-def connector(request: pytest.FixtureRequest) -> LocalConnector:
-    return LocalConnector(lock=LOCKS[request.param]())
+def proxies(store: Store[Any], *values: Any, **options: Any) -> Any:
+    """Make proxies that have to ask the connector."""
+    return store.proxy_batch(values, populate_target=False, **options)
 
 
-@pytest.fixture
-def store(connector: LocalConnector) -> Iterator[Store[Any]]:
-    with make_store(connector) as store:
-        yield store
+def sent(it: Any) -> Any:
+    """Send something to another thread, as ProxyStore's users do it."""
+    return pickle.loads(pickle.dumps(it))
 
 
-def test_put_and_get(store: Store[Any]) -> None:
-    key = store.put({'a': [1, 2]})
+@made_by(lambda store: (store.put('value'), dumps(store.config())))
+def key_and_configuration(made: Any, connector: LocalConnector) -> None:
+    key, toml = made
+    config = loads(StoreConfig, toml)
+    store: Store[Any] = get_or_create_store(config)
+    assert store.config() == config
     assert store.exists(key)
-    assert store.get(key) == {'a': [1, 2]}
+    assert store.get(key) == 'value'
     store.evict(key)
-    assert not store.exists(key)
-    assert store.get(key) is None
+    assert len(connector) == 0
     assert store.get(key, default='missing') == 'missing'
 
 
-def test_batches(store: Store[Any]) -> None:
-    keys = store.put_batch(['a', 1, None])
-    assert [store.get(key) for key in keys] == ['a', 1, None]
-    assert all(store.connector.get_batch(keys))
-    assert len(store.connector) == 3
+@made_by(lambda store: proxies(store, 'a', 'b'))
+def proxies_that_are_sent(made: Any, connector: LocalConnector) -> None:
+    assert [str(proxy) for proxy in sent(made)] == ['a', 'b']
 
 
-def test_any_bytes_like_serializer(store: Store[Any]) -> None:
-    for kind in (bytes, bytearray, memoryview):
-        key: Any = store.put(b'value', serializer=kind)
-        assert store.get(key, deserializer=bytes) == b'value'
-
-
-def test_proxy(store: Store[Any]) -> None:
-    proxy: Proxy[list[int]] = store.proxy([1, 2, 3])
-    assert isinstance(proxy, Proxy)
-    assert sum(proxy) == 6
-    sent: Proxy[list[int]] = pickle.loads(pickle.dumps(store.proxy([4])))
-    assert sent == [4]
-    assert len(store.connector) == 2
-
-
-def test_evicting_proxy(store: Store[Any]) -> None:
-    proxy: Proxy[str] = store.proxy('once', evict=True)
-    key = get_key(proxy)
-    assert store.exists(key)
-    assert proxy == 'once'
-    assert not store.exists(key)
-
-
-def test_proxy_batch(store: Store[Any]) -> None:
-    proxies: list[Any] = store.proxy_batch(['a', 'b', 'c'])
-    assert [str(proxy) for proxy in proxies] == ['a', 'b', 'c']
-
-
-def test_locked_proxy(store: Store[Any]) -> None:
-    locked = store.locked_proxy('value')
-    assert locked.unlock() == 'value'
-
-
-def test_proxy_of_an_evicted_key(store: Store[Any]) -> None:
-    proxy: Proxy[str] = store.proxy('value')
-    store.evict(get_key(proxy))
-    with pytest.raises(ProxyResolveError) as caught:
-        str(proxy)
-    assert isinstance(caught.value.__cause__, ProxyResolveMissingKeyError)
-
-
-def test_resolve_async(store: Store[Any]) -> None:
-    proxy: Proxy[str] = store.proxy('value')
-    resolve_async(proxy)
-    assert proxy == 'value'
-
-
-@pytest.mark.timeout(60)
-def test_future(store: Store[Any]) -> None:
-    future: Any = store.future(polling_interval=0.001)
-    proxy = future.proxy()
-    reader_runs = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-
-        def read() -> str:
-            reader_runs.set()
-            return str(proxy)
-
-        result = pool.submit(read)
-        assert reader_runs.wait(PATIENCE)
-        assert not future.done()
-        future.set_result('value')
-        assert result.result(PATIENCE) == 'value'
-    assert future.done()
-    assert future.result() == 'value'
-
-
-def test_owned_proxy(store: Store[Any]) -> None:
-    owned: OwnedProxy[list[int]] = store.owned_proxy([1, 2])
-    assert len(store.connector) == 1
-    borrowed = borrow(owned)
-    assert borrowed == [1, 2]
-    del borrowed
-    del owned
-    assert len(store.connector) == 0
-
-
-def test_lifetime(store: Store[Any]) -> None:
-    with ContextLifetime(store) as lifetime:
-        store.put('a', lifetime=lifetime)
-        store.put_batch(['b', 'c'], lifetime=lifetime)
-        proxy: Proxy[str] = store.proxy('d', lifetime=lifetime)
-        assert proxy == 'd'
-        assert len(store.connector) == 4
-    assert len(store.connector) == 0
-
-
-def test_multi_connector(connector: LocalConnector) -> None:
-    large = LocalConnector(include_data_in_config=True)
-    multi = MultiConnector(
-        {
-            'small': (connector, Policy(max_size_bytes=1000)),
-            'large': (large, Policy(min_size_bytes=1001)),
-        },
-    )
-    with make_store(multi) as store:
-        keys: list[Any] = store.put_batch(['small', 'large' * 1000])
-        assert len(connector) == len(large) == 1
-        assert [store.get(key) for key in keys] == ['small', 'large' * 1000]
-        assert all(multi.get_batch(keys))
-        proxy: Proxy[str] = store.proxy('x' * 5000)
-        assert len(proxy) == 5000
-        rebuilt = MultiConnector.from_config(multi.config())
-        assert rebuilt.get(keys[1]) == multi.get(keys[1])
-        store.evict(keys[0])
-        assert len(connector) == 0
-
-
-def test_store_config_round_trip() -> None:
-    connector = LocalConnector(include_data_in_config=True)
-    with make_store(connector) as store:
-        key = store.put('value')
-        config = store.config()
-    assert config.connector.kind == 'proxystore_local.connector.LocalConnector'
-    sent = pickle.loads(pickle.dumps(config))
-    with Store.from_config(sent) as rebuilt:
-        assert type(rebuilt.connector) is LocalConnector
-        assert rebuilt.connector is not connector
-        assert rebuilt.get(key) == 'value'
-        assert get_store(rebuilt.name) is rebuilt
-
-
-def test_store_config_through_toml(tmp_path: Any) -> None:
-    config = StoreConfig.model_validate(
-        {
-            'name': next(names),
-            'connector': {'kind': 'proxystore_local.LocalConnector'},
-        },
-    )
-    config.write_toml(tmp_path / 'store.toml')
-    read = StoreConfig.from_toml(tmp_path / 'store.toml')
-    with Store.from_config(read) as store:
-        assert type(store.connector) is LocalConnector
-        assert store.get(store.put('value')) == 'value'
-
-
-def share_objects(
-    connector: LocalConnector,
-    stores: Callable[[int], Store[Any]],
-) -> None:
-    """Threads resolve the proxies that their neighbours made, and evict."""
-    threads, count = 4, 50
-    barrier = threading.Barrier(threads)
-    shared: dict[int, list[Any]] = {}
-
-    def work(me: int) -> int:
-        store = stores(me)
-        shared[me] = store.put_batch([f'{me}-{i}' for i in range(count)])
-        barrier.wait(PATIENCE)
-        neighbour = (me + 1) % threads
-        keys = shared[neighbour]
-        proxies: list[Any] = [store.proxy_from_key(key) for key in keys]
-        for i, proxy in enumerate(proxies):
-            assert proxy == f'{neighbour}-{i}'
-            own: Proxy[int] = store.proxy(i, evict=True)
-            assert own + 0 == i
-        barrier.wait(PATIENCE)
-        for key in keys:
-            store.evict(key)
-        return len(proxies)
-
-    with ThreadPoolExecutor(threads) as pool:
-        done = list(pool.map(work, range(threads), timeout=PATIENCE))
-    assert done == [count] * threads
+@made_by(lambda store: proxies(store, 'value', evict=True))
+def evicting_proxy(made: Any, connector: LocalConnector) -> None:
+    assert len(connector) == 1
+    assert made == ['value']
     assert len(connector) == 0
 
 
-def test_a_shared_store_deserializes_one_object_at_a_time() -> None:
-    """Not a wish of ours: it is why threads should have a Store each."""
-    blocked = threading.Semaphore(0)
-    inside: list[int] = []
+@made_by(lambda store: proxies(store, *range(8)))
+def proxies_for_many_threads(made: Any, connector: LocalConnector) -> None:
+    barrier = threading.Barrier(len(made))
 
-    def deserialize(data: Any) -> Any:
-        inside.append(threading.get_ident())
-        if len(inside) == 1:
-            other = pool.submit(get, store)
-            # The other waits for the Store's lock, and is not in here.
-            assert blocked.acquire(timeout=PATIENCE)
-            assert inside == [threading.get_ident()]
-            others.append(other)
-        return data
+    def work(text: bytes) -> Any:
+        barrier.wait(PATIENCE)
+        return 0 + pickle.loads(text)
 
-    def get(store: Store[Any]) -> Any:
-        return store.get(key, deserializer=deserialize)
-
-    others: list[Any] = []
-    connector = LocalConnector()
-    key = connector.put(b'value')
-    with ThreadPoolExecutor(1) as pool, make_store(connector) as store:
-        store._lock = ReportingLock(  # type: ignore[assignment]
-            threading.RLock(),
-            blocked.release,
-        )
-        assert get(store) == b'value'
-        assert others.pop().result(PATIENCE) == b'value'
-    assert len(set(inside)) == 2
+    with ThreadPoolExecutor(len(made)) as pool:
+        texts = [pickle.dumps(proxy) for proxy in made]
+        assert [*pool.map(work, texts)] == [*range(8)]
+    assert len(connector) == 8
 
 
-def test_two_stores_deserialize_at_once() -> None:
-    both_inside = threading.Barrier(2)
+@made_by(lambda store: store.future(polling_timeout=PATIENCE))
+def future(made: Any, connector: LocalConnector) -> None:
+    proxy = made.proxy()
+    assert not made.done()
+    sent(made).set_result('value')
+    assert len(connector) == 1
+    assert made.done()
+    assert made.result() == proxy == 'value'
 
-    def deserialize(data: Any) -> Any:
-        both_inside.wait(PATIENCE)
-        return data
 
-    def get(store: Store[Any]) -> Any:
-        return store.get(key, deserializer=deserialize)
+@made_by(lambda store: [store.owned_proxy(number) for number in range(100)])
+def owned_proxies_in_a_cycle(made: Any, connector: LocalConnector) -> None:
+    assert len(connector) == 100
+    made.append(made)
+    del made
+    gc.collect()
+    assert len(connector) == 0
 
-    connector = LocalConnector()
-    key = connector.put(b'value')
-    with ThreadPoolExecutor(2) as pool:
-        stores = [make_store(connector), make_store(connector)]
-        assert list(pool.map(get, stores)) == [b'value'] * 2
-        for store in stores:
+
+@made_by(lambda store: proxies(store, [1]))
+def borrowing(made: Any, connector: LocalConnector) -> None:
+    made[0] = into_owned(made[0])
+    borrowed = borrow(made[0])
+    assert borrowed == [1]
+    del borrowed
+    changed = mut_borrow(made[0])
+    changed.append(2)
+    update(changed)
+    del changed
+    made.append(clone(made[0]))
+    assert len(connector) == 2
+    assert sent(made.pop()) == [1, 2]
+    made.clear()
+    # The sent clone owned its object, and is gone as well.
+    assert len(connector) == 0
+
+
+@made_by(lambda store: proxies(store, 'a', 'b'))
+def lifetimes(made: Any, connector: LocalConnector) -> None:
+    store = get_store(made[0])
+    assert store is not None
+    # Closed in any case: its timer would keep the process alive.
+    with (
+        ContextLifetime(store) as context,
+        closing(LeaseLifetime(store, expiry=3600)) as lease,
+    ):
+        context.add_proxy(made[0])
+        lease.add_proxy(made[1])
+        assert made == ['a', 'b']
+        assert len(connector) == 2
+        lease.close()
+        assert len(connector) == 1
+    assert len(connector) == 0
+
+
+def publish(store: Store[Any]) -> Any:
+    topics: dict[str, Any] = {'topic': queue.Queue()}
+    producer = StreamProducer[str](QueuePublisher(topics), default_store=store)
+    producer.send('topic', 'value', evict=True)
+    producer.flush()
+    producer.close_topics('topic')
+    return topics['topic']
+
+
+@made_by(publish)
+def stream(made: Any, connector: LocalConnector) -> None:
+    assert len(connector) == 1
+    consumer = StreamConsumer[str](QueueSubscriber(made))
+    assert [*map(str, consumer)] == ['value']
+    assert len(connector) == 0
+
+
+@made_by(lambda it: StoreExecutor(ThreadPoolExecutor(1), it, ProxyAlways()))
+def executor(made: Any, connector: LocalConnector) -> None:
+    with made:
+        result = made.submit(operator.add, 'val', 'ue').result(PATIENCE)
+        assert result == 'value'
+        assert len(connector) == 1
+        del result
+    assert len(connector) == 0
+
+
+STATES = ['registered', 'unregistered', 'closed', 'gone']
+
+
+def run(name: str, state: str) -> None:
+    """Run a check when the Store is in a state."""
+    make, check = CHECKS[name]
+    connector, store_name = LocalConnector(), next(names)
+    store: Store[Any] = Store(
+        store_name,
+        connector,
+        register=state in ('registered', 'closed'),
+        cache_size=0,
+    )
+    try:
+        made = [make(store)]
+        if state in ('closed', 'gone'):
             store.close()
+        if state == 'gone':
+            del store
+        check(made.pop(), connector)
+    finally:
+        unregister_store(store_name)
 
 
-@pytest.mark.usefixtures('tiny_switch_interval')
-def test_threads_with_one_shared_store(
-    connector: LocalConnector,
-    store: Store[Any],
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no configuration say where the data is."""
+    monkeypatch.setattr(
+        LocalConnector,
+        'config',
+        lambda _: {'include_data_in_config': False},
+    )
+
+
+@pytest.mark.parametrize('state', STATES)
+@pytest.mark.parametrize('name', CHECKS)
+def test_finds_the_data(name: str, state: str) -> None:
+    run(name, state)
+
+
+@pytest.mark.parametrize('state', STATES[1:])
+@pytest.mark.parametrize('name', CHECKS)
+@pytest.mark.usefixtures('forgetful')
+def test_fails_with_an_empty_store(name: str, state: str) -> None:
+    with pytest.raises((AssertionError, ProxyResolveError)):
+        run(name, state)
+
+
+@pytest.mark.parametrize('register', [False, True])
+def test_a_store_made_anew_keeps_the_data_until_it_is_unregistered(
+    register: bool,
 ) -> None:
-    share_objects(connector, lambda _: store)
+    """Why Stores should be registered all the same."""
+    connector, name = LocalConnector(), next(names)
+    config = connector.config()
+    with Store(name, connector, register=register) as store:
+        assert proxies(store, 'value') == ['value']
+    del connector, store
+    if not register:
+        assert len(LocalConnector.from_config(config)) == 1
+        unregister_store(name)
+    with pytest.warns(RuntimeWarning):
+        assert len(LocalConnector.from_config(config)) == 0
 
 
-@pytest.mark.usefixtures('tiny_switch_interval')
-def test_threads_with_a_store_each(connector: LocalConnector) -> None:
-    stores = [make_store(connector) for _ in range(4)]
-    share_objects(connector, stores.__getitem__)
-    for store in stores:
-        store.close()
+def test_a_multi_connector_finds_all_its_data() -> None:
+    small, large = LocalConnector(), LocalConnector()
+    multi = MultiConnector(
+        {
+            'small': (small, Policy(max_size_bytes=10)),
+            'large': (large, Policy(min_size_bytes=11)),
+        },
+    )
+    objs = [b'small', b'large' * 10]
+    keys = multi.put_batch(objs)
+    assert len(small) == len(large) == 1
+    rebuilt = MultiConnector.from_config(multi.config())
+    assert rebuilt.get_batch(keys) == objs
+    assert rebuilt.config() == multi.config()
+
+
+def test_a_store_holds_its_lock_as_it_deserializes() -> None:
+    """Not a wish of ours: it is why threads should have a Store each."""
+
+    def deserialize(_: Any) -> bool:
+        # In another thread, as the lock is reentrant.
+        return start(partial(store._lock.acquire, False)).result(PATIENCE)
+
+    store: Store[Any] = Store(next(names), LocalConnector())
+    assert store.get(store.put('value'), deserializer=deserialize) is False

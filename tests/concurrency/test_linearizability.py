@@ -9,7 +9,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from proxystore_local import LocalKey
 from tests.support.linearizability import apply
 from tests.support.linearizability import assert_linearizable
 from tests.support.linearizability import Call
@@ -17,7 +16,6 @@ from tests.support.linearizability import linearizable
 from tests.support.operations import A
 from tests.support.operations import B
 
-C = LocalKey('c')
 OLD = {A: b'old', B: b'old'}
 
 
@@ -25,12 +23,7 @@ def call(name: str, *arguments: Any, result: Any = None, at: Any) -> Call:
     return Call(0, name, arguments, result, *at)
 
 
-def snapshot(contents: Any) -> Any:
-    return {'include_data_in_config': True, 'store_dict': contents}
-
-
-# Histories on a dict of OLD: those that are linearizable, and those that are
-# not, though each of their calls is possible by itself.
+# Histories on a dict of OLD, in which each call is possible by itself.
 GOOD = {
     'a read beside a write does not see it yet, and a later one does': [
         call('set', A, b'new', at=(0, 9)),
@@ -42,18 +35,6 @@ GOOD = {
         call('set', A, b'second', at=(1, 9)),
         call('get', A, result=b'second', at=(2, 3)),
         call('get', A, result=b'first', at=(4, 5)),
-    ],
-    'every operation': [
-        call('put', b'1', result=C, at=(0, 1)),
-        call('exists', C, result=True, at=(2, 3)),
-        call('evict', C, at=(4, 5)),
-        call('exists', C, result=False, at=(6, 7)),
-        call('put_batch', [b'2', b'3'], result=[A, C], at=(8, 9)),
-        call('get_batch', [C, B, A], result=[b'3', b'old', b'2'], at=(10, 11)),
-        call('evict', B, at=(12, 13)),
-        call('get_batch', [B, A], result=[None, b'2'], at=(14, 15)),
-        call('__len__', result=2, at=(16, 17)),
-        call('config', result=snapshot({A: b'2', C: b'3'}), at=(20, 21)),
     ],
 }
 BAD = {
@@ -70,41 +51,22 @@ BAD = {
         call('put_batch', [b'new', b'new'], result=[A, B], at=(0, 9)),
         call('get_batch', [A, B], result=[b'new', b'old'], at=(1, 8)),
     ],
-    'a batch read sees a later set without an earlier one': [
-        call('set', A, b'1', at=(0, 1)),
-        call('set', B, b'1', at=(2, 3)),
-        call('get_batch', [A, B], result=[b'old', b'1'], at=(0, 9)),
-    ],
-    'a snapshot misses a key': [
-        call('config', result=snapshot({A: b'old'}), at=(0, 1)),
-    ],
     'a put raises': [call('put', b'1', result=KeyError('a'), at=(0, 1))],
     'a set returns something': [call('set', A, b'1', result=1, at=(0, 1))],
 }
 
 
-@pytest.mark.parametrize('name', GOOD)
-def test_finds_an_order(name: str) -> None:
-    assert linearizable(GOOD[name], OLD)
+@pytest.mark.parametrize('name', [*GOOD, *BAD])
+def test_decides(name: str) -> None:
+    assert linearizable((GOOD | BAD)[name], OLD) == (name in GOOD)
 
 
-@pytest.mark.parametrize('name', BAD)
-def test_finds_that_there_is_no_order(name: str) -> None:
-    assert not linearizable(BAD[name], OLD)
-
-
-def test_what_is_not_linearizable_is_shown() -> None:
+def test_looks_at_what_is_left() -> None:
     history = [call('set', A, b'new', at=(0, 1))]
     assert_linearizable(history, OLD, OLD | {A: b'new'})
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError, match='not linearizable') as caught:
         assert_linearizable(history, OLD, OLD)
-    assert str(caught.value).splitlines() == [
-        "not linearizable, from {a: b'old', b: b'old'}:",
-        "     0 to      1  thread 0: set(a, b'new') -> None",
-        '     2 to      2  thread -1: config() -> '
-        "{'include_data_in_config': True, "
-        "'store_dict': {a: b'old', b: b'old'}}",
-    ]
+    assert "0 to      1  thread 0: set(a, b'new') -> None" in str(caught.value)
 
 
 def makes_sense(order: Any) -> bool:

@@ -87,15 +87,14 @@ def violations(source: str) -> list[str]:
             does[it.offset] = (lines[line - 1] if line else '', it.opname)
             if does[it.offset] in SECTIONS:
                 acquired.add(line)
-        for start in does:
-            if does[start] not in SECTIONS:
+        for start, acquire in does.items():
+            if acquire not in SECTIONS:
                 continue
-            release = SECTIONS[does[start]]
             seen = {start}
-            todo = [*after[start][:1]]
+            todo = after[start][:1]  # If it fails, nothing is acquired.
             while todo:
                 at = todo.pop()
-                if at in seen or does[at] == release:
+                if at in seen or does[at] == SECTIONS[acquire]:
                     continue
                 seen.add(at)
                 _, name = does[at]

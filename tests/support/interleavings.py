@@ -66,7 +66,7 @@ def hidden_module(source: str) -> Any:
 
 
 class Stepped:
-    """What threads share: frontrun sees a step, and may take the turn first."""
+    """What threads share. frontrun may take the turn before each step."""
 
     used: object = None
 
@@ -266,8 +266,8 @@ def _explore(
     workers: list[Callable[[Any], None]],
     holds: Callable[[Any], bool],
     bound: int | None,
-) -> int:
-    """Explore, and return how many schedules there are."""
+) -> None:
+    """Explore, and raise AssertionError if a schedule fails."""
     interval = sys.getswitchinterval()
     # The interpreter must not take the turn: another thread would go on before
     # one has done what frontrun saw it begin.
@@ -285,15 +285,15 @@ def _explore(
         )
     finally:
         sys.setswitchinterval(interval)
+    print(f'{result.num_explored} schedules')
     result.assert_holds()
-    return int(result.num_explored)
 
 
 def explore(
     program: Program,
     bound: int | None,
     make_guard: Callable[[Any], DictGuard] = GUARD,
-) -> tuple[int, set[int]]:
+) -> set[int]:
     """Run a program under every schedule.
 
     Args:
@@ -303,7 +303,7 @@ def explore(
         make_guard: Makes the guard of the dict.
 
     Returns:
-        How many schedules there are, and which threads have to wait in some.
+        The threads that have to wait in some schedule.
 
     Raises:
         AssertionError: If the history of one is not linearizable, which it is
@@ -320,13 +320,13 @@ def explore(
         )
         return True
 
-    schedules = _explore(
+    _explore(
         partial(Execution, program, make_guard),
         [methodcaller('work', thread) for thread in range(len(program))],
         holds,
         bound,
     )
-    return schedules, late
+    return late
 
 
 @hidden
@@ -374,23 +374,20 @@ class FirstGuards:
 
 def explore_first_guards(
     by_id: bool,
-    make_registry: Any = SteppedRegistry,
-) -> int:
+    make_registry: Callable[[], Any] = SteppedRegistry,
+) -> None:
     """Let threads ask for the guard of one dict under every schedule.
 
     Args:
         by_id: Ask by an identifier, and not by the dict.
         make_registry: Makes the registry's dict.
 
-    Returns:
-        How many schedules there were.
-
     Raises:
-        AssertionError: If one fails.
+        AssertionError: If they do not all get the same in one.
     """
-    return _explore(
+    _explore(
         partial(FirstGuards, make_registry, by_id),
-        [methodcaller('drop_and_ask'), methodcaller('ask')],
-        methodcaller('share'),
+        [FirstGuards.drop_and_ask, FirstGuards.ask],
+        FirstGuards.share,
         None,
     )

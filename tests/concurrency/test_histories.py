@@ -10,13 +10,11 @@ from time import perf_counter_ns
 from time import sleep
 
 import pytest
-from hypothesis import given
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from tests.support.linearizability import assert_linearizable
 from tests.support.linearizability import Call
-from tests.support.locks import default
 from tests.support.locks import LockMaker
 from tests.support.locks import LOCKS
 from tests.support.locks import NoLock
@@ -25,7 +23,6 @@ from tests.support.operations import CONTENTS
 from tests.support.operations import KEYS
 from tests.support.operations import OPERATIONS
 from tests.support.operations import Program
-from tests.support.operations import programs
 from tests.support.operations import Step
 from tests.support.scenes import hooked
 from tests.support.scenes import minted
@@ -39,7 +36,7 @@ def yielding_keys() -> list[LocalKey]:
     return [hooked(key, partial(sleep, 0)) for key in KEYS]
 
 
-def check(program: Program, make_lock: LockMaker = default) -> None:
+def check(program: Program, make_lock: LockMaker) -> None:
     """Run a program on threads that all start at once."""
     store = dict(CONTENTS)
     lock = make_lock()
@@ -85,12 +82,6 @@ def check_dense_programs(make_lock: LockMaker) -> None:
             for _ in range(4)
         ]
         check(program, make_lock)
-
-
-@given(programs(most_steps=12))
-def test_drawn_programs_are_linearizable(program: Program) -> None:
-    for _ in range(3):
-        check(program)
 
 
 @pytest.mark.parametrize('lock', LOCKS)

@@ -11,6 +11,7 @@ import inspect
 import itertools
 from collections.abc import Iterable
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,8 +27,9 @@ pytest.importorskip(
 from proxystore_local import guarded
 from proxystore_local.guarded import GuardedDict
 from proxystore_local.rwlocked import RWLockedDict
+from tests.support.interleavings import Execution
 from tests.support.interleavings import explore
-from tests.support.interleavings import explore_first_guards
+from tests.support.interleavings import FirstGuards
 from tests.support.interleavings import stepped_guard
 from tests.support.interleavings import SteppedRegistry
 from tests.support.locks import NoLock
@@ -79,37 +81,30 @@ def programs(them: list[Any]) -> pytest.MarkDecorator:
 
 @programs(READERS)
 def test_two_readers_without_a_bound(program: Program) -> None:
-    explore(program, None)
+    explore(partial(Execution, program), 2)
 
 
 @programs(CONFLICTS)
 def test_two_threads_each_of_which_waits_bound_2(program: Program) -> None:
-    assert explore(program, 2) == {0, 1}
+    runs = explore(partial(Execution, program), 2, 2)
+    assert {thread for run in runs for thread in run.guard.waits} == {0, 1}
 
 
 @programs(TRIPLES)
 def test_three_threads_bound_1(program: Program) -> None:
-    explore(program, 1)
+    explore(partial(Execution, program), 3, 1)
 
 
-# Each takes seconds, so they are few. A failure shows the shrunk program, and
-# what its threads did when.
-FEW = settings(
-    deadline=None,
-    max_examples=6,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-
-
-@FEW
+# A failure shows the shrunk program, and what its threads did when.
+@settings(max_examples=20, suppress_health_check=[*HealthCheck])
 @given(drawn_programs(most_steps=12))
 def test_drawn_programs_bound_1(program: Program) -> None:
-    explore(program, 1)
+    explore(partial(Execution, program), len(program), 1)
 
 
 @pytest.mark.parametrize('by_id', [False, True])
 def test_first_guards_of_one_dict_are_one(by_id: bool) -> None:
-    explore_first_guards(by_id)
+    explore(partial(FirstGuards, by_id), 2)
 
 
 # The tests of the tests: what an exploration finds.
@@ -122,7 +117,7 @@ def unguarded(store: Any) -> RWLockedDict:
 @programs(CONFLICTS)
 def test_finds_what_goes_wrong_without_a_lock(program: Program) -> None:
     with pytest.raises(AssertionError):
-        explore(program, 2, unguarded)
+        explore(partial(Execution, program, unguarded), 2, 2)
 
 
 @pytest.mark.parametrize('by_id', [False, True])
@@ -136,7 +131,7 @@ def test_finds_first_guards_of_one_dict_that_are_not_one(by_id: bool) -> None:
             return self.get(key, entry)
 
     with pytest.raises(AssertionError):
-        explore_first_guards(by_id, TwoSteps)
+        explore(partial(FirstGuards, by_id, TwoSteps), 2)
 
 
 # What can be wrong with a reader, in each of the critical sections.
@@ -191,6 +186,7 @@ def test_finds_what_is_wrong_with_a_mutant(
     guard = stepped_guard(
         inspect.getsource(guarded).replace(original, mutant),
     )
+    program = [[Step(SECTIONS[method])], [Step(beside)]]
     with pytest.raises(AssertionError) as caught:
-        explore([[Step(SECTIONS[method])], [Step(beside)]], 2, guard)
+        explore(partial(Execution, program, guard), 2, 2)
     print(caught.value)

@@ -173,7 +173,7 @@ def stepped_guard(source: str = inspect.getsource(guarded)) -> Any:
             super().renew()
             self._gate: Any = SteppedList(self._gate)
             self._readers: Any = SteppedList(self._readers)
-            # frontrun does not look for them in slots; see Execution.
+            # frontrun does not look for them in slots; see explore().
             self.lists = self._gate, self._readers
             # The number of each thread, as often as it had to wait.
             self.waits: list[int] = []
@@ -209,9 +209,6 @@ CONNECTOR.mint_batch = lambda count: KEYS[:count]
 class Execution(Stepped):
     """One run of a program, and the history of it.
 
-    frontrun knows an object again in another run if it can be reached from
-    this one at the start, by attributes and items of lists and dicts.
-
     Args:
         program: What each thread does.
         make_guard: Makes the guard of the dict.
@@ -220,15 +217,15 @@ class Execution(Stepped):
     def __init__(
         self,
         program: Program,
-        make_guard: Callable[[Any], DictGuard],
+        make_guard: Callable[[Any], DictGuard] = GUARD,
     ) -> None:
         self.store = SteppedDict()
         self.guard: Any = make_guard(self.store)
-        self.connectors = [
+        connectors = [
             CONNECTOR.LocalConnector(include_data_in_config=True)
             for _ in range(2)
         ]
-        for made in self.connectors:
+        for made in connectors:
             made._guard = self.guard
         # Of each thread the names, methods and arguments. They are looked up
         # here, as a thread would be seen to do so.
@@ -236,7 +233,7 @@ class Execution(Stepped):
             [
                 (
                     step.name,
-                    getattr(self.connectors[step.second], step.name),
+                    getattr(connectors[step.second], step.name),
                     step.arguments(b'%d.%d' % (thread, number)),
                 )
                 for number, step in enumerate(steps)
@@ -260,73 +257,9 @@ class Execution(Stepped):
                 Call(thread, name, arguments, result, start, end),
             )
 
-
-def _explore(
-    setup: Callable[[], Any],
-    workers: list[Callable[[Any], None]],
-    holds: Callable[[Any], bool],
-    bound: int | None,
-) -> None:
-    """Explore, and raise AssertionError if a schedule fails."""
-    interval = sys.getswitchinterval()
-    # The interpreter must not take the turn: another thread would go on before
-    # one has done what frontrun saw it begin.
-    sys.setswitchinterval(PATIENCE)
-    try:
-        result = frontrun.explore(
-            setup,
-            workers,
-            holds,
-            preemption_bound=bound,
-            clock='virtual',
-            timeout_per_run=PATIENCE,
-            detect_io=False,
-            reproduce_on_failure=0,
-        )
-    finally:
-        sys.setswitchinterval(interval)
-    print(f'{result.num_explored} schedules')
-    result.assert_holds()
-
-
-def explore(
-    program: Program,
-    bound: int | None,
-    make_guard: Callable[[Any], DictGuard] = GUARD,
-) -> set[int]:
-    """Run a program under every schedule.
-
-    Args:
-        program: What each thread does.
-        bound: How often a schedule may take the turn from a thread that could
-            go on; `None` is any number of times.
-        make_guard: Makes the guard of the dict.
-
-    Returns:
-        The threads that have to wait in some schedule.
-
-    Raises:
-        AssertionError: If the history of one is not linearizable, which it is
-            not either if an operation raises or waits for ever.
-    """
-    late: set[int] = set()
-
-    def holds(execution: Execution) -> bool:
-        late.update(getattr(execution.guard, 'waits', ()))
-        assert_linearizable(
-            execution.history,
-            CONTENTS,
-            execution.store.inner,
-        )
+    def check(self) -> bool:
+        assert_linearizable(self.history, CONTENTS, self.store.inner)
         return True
-
-    _explore(
-        partial(Execution, program, make_guard),
-        [methodcaller('work', thread) for thread in range(len(program))],
-        holds,
-        bound,
-    )
-    return late
 
 
 @hidden
@@ -348,9 +281,17 @@ class FirstGuards:
 
     The first thread drops its first one, so that the others may find a dead
     entry in the registry.
+
+    Args:
+        by_id: Ask by an identifier, and not by the dict.
+        make_registry: Makes the registry's dict.
     """
 
-    def __init__(self, make_registry: Any, by_id: bool) -> None:
+    def __init__(
+        self,
+        by_id: bool,
+        make_registry: Callable[[], Any] = SteppedRegistry,
+    ) -> None:
         module = hidden_module(inspect.getsource(registry))
         self.guards = module._guards = make_registry()
         module._remove_dead_weakref = self.guards.remove_dead
@@ -360,34 +301,64 @@ class FirstGuards:
         if by_id:
             self.guard = lambda: module.guard({}, None, 'identifier')
 
-    def drop_and_ask(self) -> None:
-        self.guard()
-        self.ask()
-
-    def ask(self) -> None:
+    def work(self, thread: int) -> None:
+        if thread == 0:
+            self.guard()
         self.found.append(self.guard())
 
-    def share(self) -> bool:
+    def check(self) -> bool:
         entries = {entry() for entry in self.guards.values()}
         return entries == {*self.found} == {self.found[0]}
 
 
-def explore_first_guards(
-    by_id: bool,
-    make_registry: Callable[[], Any] = SteppedRegistry,
-) -> None:
-    """Let threads ask for the guard of one dict under every schedule.
+Run = TypeVar('Run', Execution, FirstGuards)
+
+
+def explore(
+    make: Callable[[], Run],
+    threads: int,
+    bound: int | None = None,
+) -> list[Run]:
+    """Let threads work under every schedule.
+
+    frontrun knows an object again in another run if it can be reached from
+    what is made, by attributes and items of lists and dicts.
 
     Args:
-        by_id: Ask by an identifier, and not by the dict.
-        make_registry: Makes the registry's dict.
+        make: Makes what they work on.
+        threads: How many there are.
+        bound: How often a schedule may take the turn from a thread that could
+            go on; `None` is any number of times.
+
+    Returns:
+        What was made, for each schedule.
 
     Raises:
-        AssertionError: If they do not all get the same in one.
+        AssertionError: If what one leaves does not pass its check.
     """
-    _explore(
-        partial(FirstGuards, make_registry, by_id),
-        [FirstGuards.drop_and_ask, FirstGuards.ask],
-        FirstGuards.share,
-        None,
-    )
+    runs: list[Run] = []
+
+    def setup() -> Run:
+        runs.append(make())
+        return runs[-1]
+
+    interval = sys.getswitchinterval()
+    # The interpreter must not take the turn: another thread would go on before
+    # one has done what frontrun saw it begin.
+    sys.setswitchinterval(PATIENCE)
+    try:
+        result = frontrun.explore(
+            setup,
+            [methodcaller('work', thread) for thread in range(threads)],
+            methodcaller('check'),
+            preemption_bound=bound,
+            clock='virtual',
+            timeout_per_run=PATIENCE,
+            detect_io=False,
+            reproduce_on_failure=0,
+        )
+    finally:
+        sys.setswitchinterval(interval)
+    print(f'{result.num_explored} schedules')
+    result.assert_holds()
+    return runs

@@ -91,12 +91,12 @@ def test_two_threads_each_of_which_waits_bound_2(program: Program) -> None:
 
 
 @programs(TRIPLES)
-def test_three_threads_bound_1(program: Program) -> None:
-    explore(partial(Execution, program), 3, 1)
+def test_three_threads_bound_2(program: Program) -> None:
+    explore(partial(Execution, program), 3, 2)
 
 
 # A failure shows the shrunk program, and what its threads did when.
-@settings(max_examples=20, suppress_health_check=[*HealthCheck])
+@settings(max_examples=10, suppress_health_check=[*HealthCheck])
 @given(drawn_programs(most_steps=12))
 def test_drawn_programs_bound_1(program: Program) -> None:
     explore(partial(Execution, program), len(program), 1)

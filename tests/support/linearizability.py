@@ -11,7 +11,6 @@ Comput. 29, 2017).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,72 +59,55 @@ def apply(call: Call, model: Model) -> bool:
     return bool(call.result == expected)
 
 
-def linearize(
+def linearizable(
     history: Sequence[Call],
     contents: Mapping[LocalKey, bytes],
-) -> list[Call] | None:
-    """Find an order in which the calls of a history make sense.
+) -> bool:
+    """Decide if there is an order in which the calls of a history make sense.
 
     Args:
         history: Completed calls, in any order.
         contents: What the dict held when the first of them began.
-
-    Returns:
-        The calls in such an order, or `None` if there is none.
     """
-    calls = sorted(history, key=lambda call: call.start)
-    everything = (1 << len(calls)) - 1
-    seen: set[tuple[int, frozenset[tuple[LocalKey, bytes]]]] = set()
-    # Each step of the search: the calls that are done, as bits; what they
-    # leave in the dict; and the calls that can come next.
-    done, model = 0, dict(contents)
-    order: list[Call] = []
-    steps = [(done, model, _next(calls, done))]
-    while steps:
-        done, model, candidates = steps[-1]
-        if done == everything:
-            return order
-        for index in candidates:
-            after = model.copy()
-            if not apply(calls[index], after):
-                continue
-            reached = (done | 1 << index, frozenset(after.items()))
-            if reached not in seen:
-                seen.add(reached)
-                order.append(calls[index])
-                candidates = _next(calls, reached[0])
-                steps.append((reached[0], after, candidates))
-                break
-        else:
-            steps.pop()
-            if order:
-                order.pop()
-    return None
+    seen: set[tuple[frozenset[int], frozenset[tuple[LocalKey, bytes]]]] = set()
 
+    def search(left: frozenset[int], model: Model) -> bool:
+        """Try to do the calls that are left, in any order."""
+        if (left, frozenset(model.items())) in seen:
+            return False
+        seen.add((left, frozenset(model.items())))
+        # The next one is one that no other had ended before.
+        earliest_end = min((history[i].end for i in left), default=0)
+        for i in left:
+            if history[i].start <= earliest_end:
+                after = model.copy()
+                if apply(history[i], after) and search(left - {i}, after):
+                    return True
+        return not left
 
-def _next(calls: Sequence[Call], done: int) -> Iterable[int]:
-    """Find the calls that no other one, not done yet, ended before."""
-    left = [i for i in range(len(calls)) if not done >> i & 1]
-    earliest_end = min((calls[i].end for i in left), default=0)
-    return iter([i for i in left if calls[i].start <= earliest_end])
-
-
-def describe(history: Iterable[Call]) -> str:
-    """Show a history, a line for each call, as they started."""
-    return '\n'.join(
-        map(str, sorted(history, key=lambda call: call.start)),
-    )
+    return search(frozenset(range(len(history))), dict(contents))
 
 
 def assert_linearizable(
     history: Sequence[Call],
-    contents: Mapping[LocalKey, bytes],
+    before: Mapping[LocalKey, bytes],
+    after: Mapping[LocalKey, bytes],
 ) -> None:
-    """Fail, and show the history, unless it is linearizable."""
-    if linearize(history, contents) is None:
+    """Fail, and show the history, unless it is linearizable.
+
+    Args:
+        history: Completed calls, in any order.
+        before: What the dict held when the first of them began.
+        after: What it held when all were over.
+    """
+    time = max(call.end for call in history) + 1
+    result = {'include_data_in_config': True, 'store_dict': dict(after)}
+    look = Call(-1, 'config', (), result, time, time)
+    calls = sorted([*history, look], key=lambda call: call.start)
+    if not linearizable(calls, before):
+        lines = '\n'.join(map(str, calls))
         raise AssertionError(
-            f'not linearizable, from {_show(dict(contents))}:\n'
-            f'{describe(history)}',
+            f'not linearizable, from {_show(dict(before))}:\n{lines}',
         )
 
 

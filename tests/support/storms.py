@@ -94,6 +94,12 @@ class Litter:
         finalize()
 
 
+def drop_litter() -> None:
+    """Make garbage, but not faster than it is collected."""
+    if here.litter is None or here.litter() is None:
+        here.litter = weakref.ref(Litter(), finalize)
+
+
 def finalize(_: object = None) -> None:
     worker = here.inside
     if worker is not None:
@@ -154,10 +160,8 @@ class Worker:
             value = b'%s%d' % (self.name, self.random.getrandbits(64))
             number = self.random.randrange(len(self.keys))
             arguments = OPERATIONS[name].arguments(value, self.keys, number)
-            # Not faster than it is collected.
-            if here.litter is None or here.litter() is None:
-                if 'finalizers' in self.storm.faults:
-                    here.litter = weakref.ref(Litter(), finalize)
+            if 'finalizers' in self.storm.faults:
+                drop_litter()
             with self.storm.beside:
                 self.do(name, *arguments)
         # Of the batch all is there, but what has been evicted in order.
@@ -249,46 +253,40 @@ class Storm:
         self.workers.append(Worker(self))
         return self.workers[-1]
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, uncaught: Any) -> None:
         """End the storm, and say why: it may hang from here on."""
-        self.failures.append(error)
-        traceback.print_exception(error)
+        self.failures.append(uncaught.exc_value)
+        traceback.print_exception(uncaught.exc_value)
 
     def note_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Take what was raised in a finalizer, where nobody catches it."""
-        error = unraisable.exc_value
-        if isinstance(error, InterruptError):
+        if isinstance(unraisable.exc_value, InterruptError):
             here.swallowed = True
-        elif error is not None:
-            self.fail(error)
+        else:
+            self.fail(unraisable)
 
-    def again(self, work: Callable[..., object], *arguments: Any) -> None:
+    def again(
+        self,
+        inside: Worker,
+        work: Callable[..., object],
+        *arguments: Any,
+    ) -> None:
         """Work while the storm is on, but once at least."""
+        here.inside = inside
         while True:
             work(*arguments)
             if self.failures or time.monotonic() > self.end:
                 break
 
-    def run(
-        self, inside: Worker, work: Callable[..., object], *args: Any
-    ) -> None:
-        """Work in a thread whose exception is the storm's."""
-        here.inside = inside
-        try:
-            work(*args)
-        except BaseException as error:
-            self.fail(error)
-
     def start(self, work: Callable[..., object], *arguments: Any) -> None:
         """Start a thread that works again and again."""
-        args = (self.worker(), self.again, work, *arguments)
-        thread = threading.Thread(target=self.run, args=args, daemon=True)
+        args = (self.worker(), work, *arguments)
+        thread = threading.Thread(target=self.again, args=args, daemon=True)
         thread.start()
         self.threads.append(thread)
 
     def rage(self) -> None:
         """Let the faults strike threads that work, until it is over."""
-        me, here.inside = self.worker(), self.worker()
         self.start(self.put_and_evict_a_batch)
         for _ in range(2):
             self.start(self.worker().work)
@@ -307,7 +305,7 @@ class Storm:
         signal.signal(signal.SIGALRM, self.handle)
         if self.faults == {'handlers'}:
             set_alarm()
-        self.again(self.work_in_main_thread, me)
+        self.again(self.worker(), self.work_in_main_thread, self.worker())
         self.over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         for thread in self.threads:
@@ -363,8 +361,12 @@ class Storm:
 
     def visit(self, visitor: Worker, inside: Worker) -> None:
         """Work a bit in a thread that comes and goes."""
-        args = (inside, visitor.work)
-        thread = threading.Thread(target=self.run, args=args)
+
+        def work() -> None:
+            here.inside = inside
+            visitor.work()
+
+        thread = threading.Thread(target=work)
         thread.start()
         thread.join()
         visitor.counts['threads'] += 1
@@ -375,10 +377,9 @@ class Storm:
         The child touches nothing that other threads change but the connector:
         on a free-threaded build it might find it locked.
         """
-        reading, writing = os.pipe()
+        reading, writing = os.pipe()  # Closed when the child has ended.
         pid = os.fork()
         if pid == 0:
-            code = 1
             try:
                 # A child that hangs ends with this signal, and says where: to
                 # the descriptor, since others may be writing to sys.stderr.
@@ -387,26 +388,22 @@ class Storm:
                 faulthandler.register(signal.SIGALRM, 2, chain=True)
                 worker.work()
                 worker.settle()
-                os.write(writing, worker.connector.new_key().id.encode())
-                code = bool(self.failures)
+                os._exit(bool(self.failures))
             except BaseException:
                 os.write(2, traceback.format_exc().encode())
             finally:
-                os._exit(code)
+                os._exit(1)
         os.close(writing)
-        mine = [worker.connector.new_key().id for _ in range(3)]
         if not select.select([reading], [], [], CHILD_PATIENCE + 1)[0]:
             os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        theirs = os.read(reading, 100).decode()
         os.close(reading)
+        _, status = os.waitpid(pid, 0)
         if FREE_THREADED and os.WIFSIGNALED(status):
             # A dict or list that another thread was about to change stays
             # locked inside, in the child, in CPython itself.
             worker.counts['hung children'] += 1
             return
         assert status == 0, f'the child ended with status {status}'
-        assert theirs not in mine
         worker.work()
         worker.counts['forks'] += 1
 
@@ -435,11 +432,12 @@ def main() -> None:
     parser.add_argument('seconds', type=float)
     options = parser.parse_args()
     seconds = options.seconds * (60 if options.minutes else 1)
-    faulthandler.dump_traceback_later(seconds + PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(seconds + 2 * PATIENCE, exit=True)
     sys.setswitchinterval(1e-4)
     # What is tested here.
     warnings.simplefilter('ignore', DeprecationWarning)
     storm = Storm(options.storm, options.lock, seconds)
+    threading.excepthook = storm.fail
     sys.unraisablehook = storm.note_unraisable
     storm.rage()
     storm.audit()

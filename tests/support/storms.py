@@ -17,7 +17,6 @@ import json
 import os
 import queue
 import random
-import select
 import signal
 import sys
 import threading
@@ -37,6 +36,7 @@ from tests.support.locks import LOCKS
 from tests.support.locks import NoLock
 from tests.support.locks import PATIENCE
 from tests.support.operations import OPERATIONS
+from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
 from tests.support.scenes import hooked
 
@@ -172,8 +172,10 @@ class Worker:
             seen = [value for value in values if value in BATCH]
             assert seen == BATCH[len(BATCH) - len(seen) :], seen
 
-    def work_until_interrupted(self, fault: str) -> None:
-        """Do operations until an interrupt comes, which is one of a kind."""
+    def work_until_struck_by(self, fault: str) -> None:
+        """Work until an interrupt comes, if this storm has that fault."""
+        if fault not in self.storm.faults:
+            return self.work()
         try:
             if fault == 'interrupts':
                 set_alarm()
@@ -189,6 +191,7 @@ class Worker:
         except InterruptError:
             pass
         self.counts[fault] += 1
+        return None
 
     def settle(self) -> None:
         """Replay the log on the model, and see that all of it is true."""
@@ -203,9 +206,8 @@ class Worker:
             if value.startswith(self.name)
         }
         done = len(self.results)
-        doubtful = len(self.log) - done
-        if doubtful:
-            # It was done, or not at all.
+        if done < len(self.log):
+            # The last one was done, or not at all.
             name, arguments = self.log[-1]
             after = model.copy()
             OPERATIONS[name].model(after, UNKNOWN, *arguments)
@@ -217,7 +219,6 @@ class Worker:
         self.log = []
         self.results = []
         self.counts['operations'] += done
-        self.counts['doubtful'] += doubtful
 
 
 class Storm:
@@ -236,7 +237,9 @@ class Storm:
         self.threads: list[threading.Thread] = []
         self.workers: list[Worker] = []
         # Those of signal handlers: one may come inside another.
-        self.idle = [self.worker(), self.worker()]
+        self.idle: list[Worker] = []
+        if 'handlers' in self.faults:
+            self.idle = [self.worker(), self.worker()]
         # Threads in which an exception is to be set.
         self.armed: queue.SimpleQueue[int] = queue.SimpleQueue()
         # A lock that threads hold while they use the connector, and that
@@ -293,7 +296,7 @@ class Storm:
         if 'async_exceptions' in self.faults:
             threading.Thread(target=self.set_exceptions, daemon=True).start()
             for _ in range(3):
-                work = self.worker().work_until_interrupted
+                work = self.worker().work_until_struck_by
                 self.start(work, 'async_exceptions')
         if 'finalizers' in self.faults:
             # Free-threaded builds wait for more, unless the second is 0.
@@ -313,31 +316,24 @@ class Storm:
 
     def work_in_main_thread(self, me: Worker) -> None:
         """Work where signal handlers run, fork, and tell how it goes."""
-        self.use(me)
+        me.work_until_struck_by('interrupts')
         if 'forks' in self.faults and random.random() < 0.02:
             self.fork(me)
         if time.monotonic() > self.told + SECONDS_PER_LINE:
             self.told += SECONDS_PER_LINE
-            seconds = self.end - self.told
             done = sum(worker.counts['operations'] for worker in self.workers)
-            line = f'{seconds:.0f} seconds to go, {done:,} operations'
+            line = f'{self.end - self.told:.0f} seconds to go, {done:,} done'
             print(line, file=sys.stderr)  # Which does not mix with the JSON.
-
-    def use(self, worker: Worker) -> None:
-        if 'interrupts' in self.faults:
-            worker.work_until_interrupted('interrupts')
-        else:
-            worker.work()
 
     def handle(self, *_: object) -> None:
         """Raise inside any operation, or use the connector there."""
         if self.over:
             return
-        uses = 'handlers' in self.faults and self.idle
-        if 'interrupts' in self.faults and (not uses or random.random() < 0.6):
+        uses = random.random() < 0.4 or 'interrupts' not in self.faults
+        if not uses or not self.idle:
             raise InterruptError
         worker = self.idle.pop()
-        self.use(worker)
+        worker.work_until_struck_by('interrupts')
         worker.counts['handlers'] += 1
         self.idle.append(worker)
         set_alarm()
@@ -377,27 +373,14 @@ class Storm:
         The child touches nothing that other threads change but the connector:
         on a free-threaded build it might find it locked.
         """
-        reading, writing = os.pipe()  # Closed when the child has ended.
-        pid = os.fork()
-        if pid == 0:
-            try:
-                # A child that hangs ends with this signal, and says where: to
-                # the descriptor, since others may be writing to sys.stderr.
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(CHILD_PATIENCE)
-                faulthandler.register(signal.SIGALRM, 2, chain=True)
-                worker.work()
-                worker.settle()
-                os._exit(bool(self.failures))
-            except BaseException:
-                os.write(2, traceback.format_exc().encode())
-            finally:
-                os._exit(1)
-        os.close(writing)
-        if not select.select([reading], [], [], CHILD_PATIENCE + 1)[0]:
-            os.kill(pid, signal.SIGKILL)
-        os.close(reading)
-        _, status = os.waitpid(pid, 0)
+
+        def work() -> None:
+            signal.alarm(CHILD_PATIENCE)
+            worker.work()
+            worker.settle()
+            assert not self.failures
+
+        status = fork_inside(lambda fork: fork(), work)
         if FREE_THREADED and os.WIFSIGNALED(status):
             # A dict or list that another thread was about to change stays
             # locked inside, in the child, in CPython itself.

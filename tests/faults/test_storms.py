@@ -17,23 +17,18 @@ pytestmark = [pytest.mark.storm, pytest.mark.timeout(600), needs_fork]
 SECONDS = os.environ.get('STORM_SECONDS', '1')
 
 
-def run_storm(
-    storm: str,
-    lock: str,
-    seconds: str,
-    patience: str = '60',
-) -> tuple[int, str]:
+def run_storm(*arguments: str, patience: str) -> tuple[int, str]:
     """Let it storm in a process of its own."""
     return run_apart(
-        *('-m', 'tests.support.storms', storm, lock, seconds),
-        timeout=float(seconds) + 500,
+        *('-m', 'tests.support.storms', *arguments),
+        timeout=float(SECONDS) + 500,
         TEST_PATIENCE=patience,
     )
 
 
 @pytest.mark.parametrize('storm', STORMS)
 def test_the_default_lock_survives(storm: str) -> None:
-    code, printed = run_storm(storm, 'default', SECONDS)
+    code, printed = run_storm(storm, 'default', SECONDS, patience='60')
     assert code == 0, printed
     # It was a storm.
     for fault in STORMS[storm]:
@@ -50,7 +45,7 @@ def test_the_default_lock_survives(storm: str) -> None:
     ],
 )
 def test_other_locks_do_not_survive(storm: str) -> None:
-    code, printed = run_storm(storm, 'RWLockFair', '1', patience='4')
+    code, printed = run_storm(storm, 'RWLockFair', '1', patience='2')
     assert code != 0, printed
 
 

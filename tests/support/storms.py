@@ -68,16 +68,13 @@ class InterruptError(Exception):
 
 
 class Here(threading.local):
-    """What a thread keeps for itself.
+    """What a thread keeps for itself."""
 
-    Attributes:
-        inside: Works in the finalizers that run in this thread.
-        litter: Calls back when the thread's last litter is finalized.
-        swallowed: An interrupt came inside a finalizer, where it ended.
-    """
-
+    # Works in the finalizers that run in this thread.
     inside: Worker | None = None
+    # Calls back when the thread's last litter is finalized.
     litter: weakref.ref[Litter] | None = None
+    # An interrupt came inside a finalizer, where it ended.
     swallowed = False
 
 
@@ -291,13 +288,10 @@ class Storm:
     def rage(self) -> None:
         """Let the faults strike threads that work, until it is over."""
         self.start(self.put_and_evict_a_batch)
-        for _ in range(2):
-            self.start(self.worker().work)
-        if 'async_exceptions' in self.faults:
-            threading.Thread(target=self.set_exceptions, daemon=True).start()
-            for _ in range(3):
-                work = self.worker().work_until_struck_by
-                self.start(work, 'async_exceptions')
+        threading.Thread(target=self.set_exceptions, daemon=True).start()
+        for _ in range(3):
+            work = self.worker().work_until_struck_by
+            self.start(work, 'async_exceptions')
         if 'finalizers' in self.faults:
             # Free-threaded builds wait for more, unless the second is 0.
             gc.set_threshold(10, 0 if FREE_THREADED else 10)
@@ -339,7 +333,7 @@ class Storm:
         set_alarm()
 
     def set_exceptions(self) -> None:
-        """Set exceptions in other threads."""
+        """Set exceptions in other threads, if they ask for them."""
         while True:
             ident = ctypes.c_ulong(self.armed.get())
             time.sleep(random.uniform(0, 300e-6))
@@ -349,7 +343,7 @@ class Storm:
     def put_and_evict_a_batch(self) -> None:
         keys = self.connector.put_batch(BATCH)
         self.batch = [*keys]
-        if self.lock != 'default':  # With which nobody comes in.
+        if self.lock != 'default':  # Inside which nobody comes in.
             self.batch[1] = hooked(keys[1], let_in)
         assert self.connector.get_batch(self.batch) == BATCH
         for key in keys:

@@ -14,8 +14,6 @@ from benchmarks import engine
 from benchmarks.peers import count
 from benchmarks.peers import Peer
 
-TABLE = 'readers beside put_batch'
-COLUMN = 'torn states seen'
 READERS = 4
 # Threads take turns this often, so that a second shows what is rare.
 SWITCH = 1e-6
@@ -53,5 +51,6 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         torn = sum(number not in {0, engine.BATCH} for number in seen)
         return (torn / len(seen) * 100_000,)
 
-    column = engine.Column(COLUMN, 'in 100,000', max)
-    yield engine.Case(TABLE, [column], effort.rounds, run)
+    column = engine.Column('torn states seen', 'in 100,000', max)
+    table = 'readers beside put_batch'
+    yield engine.Case(table, [column], effort.rounds, run)

@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator
 from benchmarks.peers import OURS
 from benchmarks.peers import Peer
 from benchmarks.peers import PEERS
+from benchmarks.report import Cell
 from benchmarks.report import Results
 from benchmarks.report import RIVALS
 
@@ -119,51 +120,45 @@ def draw(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
 
 def _svg(chart: Chart, peers: Sequence[Peer], runs: Sequence[Results]) -> str:
     panels = {
-        f'{run.about["tag"]}: {title}': points
+        f'{run.about["tag"]}: {title}': marks
         for run in runs
         for title, pattern in chart.panels.items()
-        if (points := _points(run, pattern, peers))
+        if (marks := _find(run, pattern))
     }
+    written = io.StringIO()
+    # In the file, to tell if it shows these results.
+    digest = hashlib.sha256(repr(panels).encode()).hexdigest()
+    about = {'Date': None, 'Description': digest}
     with style.context(STYLE):
         figure = _figure(chart, peers, panels)
-        written = io.StringIO()
-        # In the file, to tell if it shows these results.
-        digest = hashlib.sha256(repr(panels).encode()).hexdigest()
-        about = {'Date': None, 'Description': digest}
         figure.savefig(written, format='svg', metadata=about)
     return written.getvalue()
 
 
-def _points(
-    run: Results,
-    pattern: str,
-    peers: Sequence[Peer],
-) -> dict[str, dict[str, float]]:
-    """Get the value at each mark, by peer."""
-    found: dict[str, dict[str, float]] = {}
-    for place, cell in run.cells().items():
-        if match := re.fullmatch(pattern, place):
-            for peer in peers:
-                if peer.name in cell:
-                    marks = found.setdefault(peer.name, {})
-                    marks[match[1]] = cell[peer.name].value
-    return found
+def _find(run: Results, pattern: str) -> dict[str, Cell]:
+    """Get what stands at each mark."""
+    return {
+        match[1]: cell
+        for place, cell in run.cells().items()
+        if (match := re.fullmatch(pattern, place))
+    }
 
 
 def _figure(
     chart: Chart,
     peers: Sequence[Peer],
-    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    panels: Mapping[str, Mapping[str, Cell]],
 ) -> Figure:
     height = len(panels) // 2
     figure = Figure(figsize=(7, 2 + 1.3 * height), layout='constrained')
     grid = figure.subplots(height, 2, sharex='col', sharey=True, squeeze=False)
-    for axes, (title, points) in zip(grid.flat, panels.items()):
+    for axes, (title, marks) in zip(grid.flat, panels.items()):
         for peer, marker in zip(peers, MARKERS):
-            if marks := points.get(peer.name):
+            there = [mark for mark, cell in marks.items() if peer.name in cell]
+            if there:
                 axes.plot(
-                    [*marks],
-                    [*marks.values()],
+                    there,
+                    [marks[mark][peer.name].value for mark in there],
                     color=peer.colour,
                     label=peer.label,
                     linestyle=chart.line,

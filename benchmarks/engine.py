@@ -24,14 +24,13 @@ from concurrent.futures import wait
 from importlib import import_module
 from typing import Any
 from typing import NamedTuple
-from typing import TypeVar
 
 from benchmarks.peers import find_peers
 from benchmarks.peers import Peer
 from proxystore_local import LocalKey
 
-ArgumentT = TypeVar('ArgumentT')
-ResultT = TypeVar('ResultT')
+# What a thread does. It waits at the barrier before, and until the event.
+Worker = Callable[[threading.Barrier, threading.Event], Any]
 # Its number, and the workload.
 Turn = tuple[int, str]
 
@@ -271,9 +270,7 @@ def filled(peer: Peer) -> Any:
 
 
 @contextlib.contextmanager
-def crew(
-    workers: Sequence[Callable[[threading.Barrier, threading.Event], ResultT]],
-) -> Iterator[list[Future[ResultT]]]:
+def crew(workers: Sequence[Worker]) -> Iterator[list[Future[Any]]]:
     """Run each worker in a thread of its own, until the context is left.
 
     Workers meet at the barrier; then the context is entered. When it is left,
@@ -292,10 +289,7 @@ def crew(
         future.result()
 
 
-def load(
-    workers: Sequence[Callable[[threading.Barrier, threading.Event], ResultT]],
-    seconds: float,
-) -> list[ResultT]:
+def load(workers: Sequence[Worker], seconds: float) -> list[Any]:
     """Run workers side by side for a while, or until one fails."""
     with crew(workers) as futures:
         wait(futures, seconds, FIRST_EXCEPTION)
@@ -316,8 +310,8 @@ class Stint(NamedTuple):
 
 
 def keep_on(
-    chunks: Iterable[ArgumentT],
-    do: Callable[[ArgumentT], int],
+    chunks: Iterable[Any],
+    do: Callable[[Any], int],
     ready: threading.Barrier,
     stop: threading.Event,
 ) -> Stint:

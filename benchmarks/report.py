@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -134,15 +135,11 @@ def times_better(cell: Cell, peer: str) -> float:
 
 def _number(value: float) -> str:
     """Write a number with about three digits."""
-    if 0 < value < 0.1:
-        return f'{value:.2g}'
-    decimals = 0 if value >= 100 or not value else 1 if value >= 10 else 2
-    return f'{value:,.{decimals}f}'
-
-
-def _value(found: Measurement) -> str:
-    counted = found.workload in COUNTED
-    return f'{found.value:,.0f}' if counted else _number(found.value)
+    if value >= 100 or not value:
+        return f'{value:,.0f}'
+    if value >= 10:
+        return f'{value:.1f}'
+    return f'{value:.2f}' if value >= 0.1 else f'{value:.2g}'
 
 
 def _against(cell: Cell, peer: str) -> str:
@@ -150,7 +147,7 @@ def _against(cell: Cell, peer: str) -> str:
     if peer not in cell:
         return '-'
     if cell[peer].workload in COUNTED:
-        return _value(cell[peer])
+        return f'{cell[peer].value:,.0f}'
     ratio = times_better(cell, peer)
     # No longer than a column of the summary.
     text = _number(ratio) if ratio >= 0.1 else f'{ratio:.2f}'
@@ -168,30 +165,30 @@ def _best_other(cell: Cell) -> str:
 def summary(run: Results) -> str:
     """Write what matters most in lines that fit a screen."""
     cells = run.cells()
-    groups: dict[str, dict[str, Cell]] = {}
-    for group, places in (SPEED | FAULTS).items():
-        for label, place in places.items():
-            if place in cells:
-                groups.setdefault(group, {})[label] = cells[place]
-    if not groups:
+    rows = [
+        (group, label, cells[place])
+        for group, places in (SPEED | FAULTS).items()
+        for label, place in places.items()
+        if place in cells
+    ] or [
         # Only workloads that are not among these were measured.
-        for cell in cells.values():
-            ours = cell[OURS]
-            group = f'{ours.table}, {ours.unit}'
-            groups.setdefault(group, {})[ours.column] = cell
+        (f'{cell[OURS].table}, {cell[OURS].unit}', cell[OURS].column, cell)
+        for cell in cells.values()
+    ]
     lines = [
         f'{run.about["python"]} ({run.about["build"]}): times better, or lost',
         _line('', OURS, LOCK, FAIR, 'best other', PROXYSTORE),
     ]
-    for group, rows in groups.items():
+    for group, some in itertools.groupby(rows, lambda row: row[0]):
         lines.append(group)
-        for label, cell in rows.items():
+        for _, label, cell in some:
             best = _best_other(cell)
             lock, fair, other, proxystore = (
                 _against(cell, peer) for peer in (LOCK, FAIR, best, PROXYSTORE)
             )
             texts = [lock, fair, f'{other} {best}'.strip(), proxystore]
-            lines.append(_line(f' {label}', _value(cell[OURS]), *texts))
+            ours = _number(cell[OURS].value)
+            lines.append(_line(f' {label}', ours, *texts))
     return '\n'.join(lines)
 
 
@@ -233,7 +230,7 @@ def full(run: Results) -> str:
 def _with_ratio(cell: Cell, peer: str) -> str:
     if peer not in cell:
         return '-'
-    value = _value(cell[peer])
+    value = _number(cell[peer].value)
     if peer == OURS or cell[peer].workload in COUNTED:
         return value
     return f'{value} ({_number(times_better(cell, peer))})'
@@ -250,9 +247,8 @@ def _spread(rounds: Sequence[float]) -> float:
 def newest_first(runs: Iterable[Results]) -> list[Results]:
     """Sort runs by their Python, free-threaded builds behind the others."""
 
-    def version(run: Results) -> tuple[bool, list[int]]:
-        tag = run.about['tag']
-        return tag[-1] != 't', [int(n) for n in tag.rstrip('t').split('.')]
+    def version(run: Results) -> tuple[bool, str]:
+        return 't' not in run.about['tag'], run.about['tag']
 
     return sorted(runs, key=version, reverse=True)
 

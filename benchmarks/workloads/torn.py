@@ -27,14 +27,11 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         # A new connector for each batch: it is empty or holds the batch.
         latest = [peer.make()]
 
-        def write(
-            ready: threading.Barrier, stop: threading.Event
-        ) -> list[int]:
+        def write(ready: threading.Barrier, stop: threading.Event) -> None:
             ready.wait(engine.PATIENCE)
             for _ in range(effort.batches):
                 connector = latest[0] = peer.make()
                 connector.put_batch(values)
-            return []
 
         def read(ready: threading.Barrier, stop: threading.Event) -> list[int]:
             seen = []

@@ -149,18 +149,6 @@ def test_missing_package_is_said_with_the_command(
     assert error == f'no {package}. {INSTALL}\n'
 
 
-def test_failure_of_a_peer_ends_it_all(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    replace_package(monkeypatch, tmp_path, 'fasteners', '')
-    with start('--only', 'memory', '--output', str(tmp_path)) as child:
-        _, error = child.communicate(timeout=100)
-    assert child.returncode == 1
-    assert 'has no attribute' in error
-    assert not [*tmp_path.glob('*.json')]
-
-
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs POSIX')
 def test_ctrl_c_ends_all_processes(
     tmp_path: Path,
@@ -216,11 +204,9 @@ def test_deadlock_is_seen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hang = 'import threading\nwait = threading.Event().wait\n'
-    lock = 'class ReaderWriterLock:\n    acquire_read_lock = wait\n'
-    more = '    acquire_write_lock = release_write_lock = wait\n'
-    more += '    release_read_lock = wait\n'
-    replace_package(monkeypatch, tmp_path, 'fasteners', hang + lock + more)
+    lock = 'import threading\nclass ReaderWriterLock:\n'
+    hang = '    __getattr__ = lambda *_: threading.Event().wait\n'
+    replace_package(monkeypatch, tmp_path, 'fasteners', lock + hang)
     (case,) = find_cases('owned', TINY)
     (hangs,) = (peer for peer in PEERS if peer.name == 'fasteners')
     assert case.run(hangs) == (1,)
@@ -228,20 +214,16 @@ def test_deadlock_is_seen(
 
 
 def test_summary_shows_how_many_times_ours_is_better() -> None:
-    get = {'ours': 100, 'Lock': 50, 'RLock': 110, 'AtomicDict': 10}
-    threads = {'ours': 30, 'ProxyStore': 10}
+    get = 'price', 'one thread', 'get'
+    threads = 'throughput', '8 threads', '10 % writes'
     measurements = [
-        *(
-            Measurement('price', 'one thread', 'get', peer, value, 'ns')
-            for peer, value in get.items()
-        ),
-        *(
-            Measurement(
-                *('throughput', '8 threads', '10 % writes'),
-                *(peer, value, 'k/s'),
-            )
-            for peer, value in threads.items()
-        ),
+        Measurement(*get, 'ours', 100, 'ns'),
+        Measurement(*get, 'Lock', 50, 'ns'),
+        Measurement(*get, 'RLock', 110, 'ns'),
+        Measurement(*get, 'cereggii', 120, 'ns'),
+        Measurement(*get, 'AtomicDict', 10, 'ns'),
+        Measurement(*threads, 'ours', 30, 'k/s'),
+        Measurement(*threads, 'ProxyStore', 10, 'k/s'),
     ]
     about = {'python': 'Python', 'build': 'default'}
     summary = report.summary(Results(about, [], measurements))

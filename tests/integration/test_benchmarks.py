@@ -46,6 +46,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Ctrl-C is for all processes of a session.
+        start_new_session=True,
     )
 
 
@@ -162,7 +164,7 @@ def test_ctrl_c_ends_all_processes(
     replace_package(monkeypatch, tmp_path, 'fasteners', fault)
     only = '--only', 'price', '--output', str(tmp_path)
     with start(*only) as child, fifo.open() as said:
-        child.send_signal(signal.SIGINT)
+        os.killpg(child.pid, signal.SIGINT)
         _, error = child.communicate(timeout=60)
         # It comes to its end once the process that measures is gone.
         assert said.read() == ''

@@ -1,1 +1,15 @@
-"""Benchmarks of proxystore-local; run them with `python -m benchmarks`."""
+"""Benchmarks of this connector and its rivals."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+
+FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+
+# Complete, and for the Python that runs this.
+INSTALL = f'In the clone: {sys.executable} -m pip install ' + (
+    "'.[benchmarks]'; proxystore needs a Python with a GIL."
+    if FREE_THREADED
+    else "'.[benchmarks,proxystore]'"
+)

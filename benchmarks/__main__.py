@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from benchmarks import INSTALL
 
 if __name__ == '__main__':
     try:
         from benchmarks.command import main
 
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
+        main()
     except ModuleNotFoundError as error:
-        sys.exit(
-            f'{error}. The benchmarks need more packages. In the clone: '
-            f"{sys.executable} -m pip install '.[benchmarks]'",
-        )
+        sys.exit(f'{error}. {INSTALL}')
+    except OSError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit('interrupted')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -22,18 +21,18 @@ from concurrent.futures import FIRST_EXCEPTION
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 from typing import NamedTuple
-from typing import TypeVar
 
 from benchmarks.peers import find_peers
 from benchmarks.peers import Peer
 from proxystore_local import LocalKey
 
-ArgumentT = TypeVar('ArgumentT')
-ResultT = TypeVar('ResultT')
+# What a thread does. It waits at the barrier before, and until the event.
+Worker = Callable[[threading.Barrier, threading.Event], Any]
+# Its number, and the workload.
+Turn = tuple[int, str]
 
 # Seconds after which threads that did not all start give up.
 PATIENCE = 60
@@ -45,8 +44,7 @@ OBJECT = list(range(100))
 SET = 'connector.set(key, value)'
 
 
-@dataclass(frozen=True)
-class Effort:
+class Effort(NamedTuple):
     """How much work goes into each measurement.
 
     Attributes:
@@ -96,8 +94,7 @@ class Case(NamedTuple):
     run: Callable[[Peer], Sequence[float]]
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One cell of a table: what came out for one peer.
 
     Attributes:
@@ -133,7 +130,7 @@ def find_cases(workload: str, effort: Effort) -> list[Case]:
 def measure(
     effort: Effort,
     workloads: Sequence[str],
-    progress: Callable[[int], object] = id,
+    watch: Callable[[list[Turn]], Iterable[Turn]] = iter,
 ) -> list[Measurement]:
     """Put all peers through all cases.
 
@@ -145,21 +142,22 @@ def measure(
     Args:
         effort: How much work to put into it.
         workloads: Names of the workloads.
-        progress: Called with each percentage that is reached.
+        watch: Shows the progress while it iterates.
 
     Returns:
         All that was measured.
     """
     cases = {name: find_cases(name, effort) for name in workloads}
-    total = sum(case.rounds for some in cases.values() for case in some)
-    turns = max(case.rounds for some in cases.values() for case in some)
+    turns = [
+        (turn, name)
+        for turn in range(max(effort.processes, effort.rounds))
+        for name in workloads
+        if any(turn < case.rounds for case in cases[name])
+    ]
     found: dict[tuple[str, int], list[dict[str, Sequence[float]]]] = {}
-    done = itertools.count(1)
-    for turn, name in itertools.product(range(turns), workloads):
-        due = [n for n, case in enumerate(cases[name]) if turn < case.rounds]
-        for number, results in _in_child(effort, name, turn, due):
+    for turn, name in watch(turns):
+        for number, results in _in_child(effort, name, turn):
             found.setdefault((name, number), []).append(results)
-            progress(next(done) * 100 // total)
     return [
         Measurement(
             name,
@@ -184,42 +182,32 @@ def _round(value: float) -> float:
     return float(f'{value:.4g}')
 
 
-def _in_child(
-    effort: Effort,
-    workload: str,
-    turn: int,
-    due: Sequence[int],
-) -> Iterator[tuple[int, dict[str, Sequence[float]]]]:
-    """Run the cases that are due in a child process, and kill it after."""
-    asked = [dataclasses.asdict(effort), workload, turn, due]
+def _in_child(effort: Effort, workload: str, turn: int) -> Any:
+    """Get what `run_cases` prints in a process of its own."""
     program = 'from benchmarks.engine import run_cases; run_cases()'
-    with subprocess.Popen(
-        [sys.executable, '-c', program, json.dumps(asked)],
+    asked = json.dumps([effort, workload, turn])
+    child = subprocess.run(
+        [sys.executable, '-c', program, asked],
         stdout=subprocess.PIPE,
-        # Ctrl-C is for the parent.
+        check=True,
+        # Ctrl-C is for the parent, which then kills the child.
         process_group=0 if os.name == 'posix' else None,
-    ) as child:
-        try:
-            assert child.stdout
-            for number in due:
-                if not (line := child.stdout.readline()):
-                    raise RuntimeError(f'{workload}: exit {child.wait()}')
-                yield number, json.loads(line)
-        finally:
-            child.kill()
+    )
+    return json.loads(child.stdout)
 
 
 def run_cases() -> None:
-    """Run cases, in the child: print what came out of each."""
-    effort, workload, turn, due = json.loads(sys.argv[1])
-    cases = find_cases(workload, Effort(**effort))
+    """Run the cases of a turn, and print what came out of each."""
+    effort, workload, turn = json.loads(sys.argv[1])
     peers = find_peers()
-    for number in due:
-        # Not always the same peer comes first.
-        first = (turn + number) % len(peers)
-        order = peers[first:] + peers[:first]
-        found = {peer.name: cases[number].run(peer) for peer in order}
-        print(json.dumps(found), flush=True)
+    found = []
+    for number, case in enumerate(find_cases(workload, Effort(*effort))):
+        if turn < case.rounds:
+            # Not always the same peer comes first.
+            first = (turn + number) % len(peers)
+            order = peers[first:] + peers[:first]
+            found.append((number, {p.name: case.run(p) for p in order}))
+    print(json.dumps(found))
 
 
 def nanoseconds(
@@ -227,7 +215,12 @@ def nanoseconds(
     effort: Effort,
     peer: Peer,
     connector: Any = None,
-    **how: Any,
+    *,
+    number: int = 0,
+    calls: int = 1,
+    best_of: int = 0,
+    batch: int = BATCH,
+    value: bytes = VALUE,
 ) -> tuple[float, ...]:
     """Time the calls of a statement, as `timeit` does.
 
@@ -237,9 +230,11 @@ def nanoseconds(
         effort: How often to run it.
         peer: What to time.
         connector: Its connector, by default a new one.
-        how: What differs from the usual: `number` of times that the statement
-            runs at a stretch, `best_of` so many stretches, `calls` that it
-            makes, length of a `batch`, `value` to store.
+        number: How often it runs at a stretch, by default as the effort says.
+        calls: How many calls it makes.
+        best_of: Number of such stretches, by default as the effort says.
+        batch: Length of `keys` and `values`.
+        value: What to store.
 
     Returns:
         Nanoseconds for each call, or nothing if there is no such call.
@@ -247,8 +242,7 @@ def nanoseconds(
     connector = peer.make() if connector is None else connector
     if statement.startswith('len(') and not hasattr(connector, '__len__'):
         return ()
-    number = how.get('number', effort.calls)
-    value, batch = how.get('value', VALUE), how.get('batch', BATCH)
+    number = number or effort.calls
     timer = timeit.Timer(
         statement,
         # Before each stretch and not timed, so that evict finds its keys.
@@ -263,8 +257,8 @@ def nanoseconds(
         },
     )
     # One more, to warm up.
-    _, *times = timer.repeat(1 + how.get('best_of', effort.best_of), number)
-    return (min(times) / number / how.get('calls', 1) * 1e9,)
+    _, *times = timer.repeat(1 + (best_of or effort.best_of), number)
+    return (min(times) / number / calls * 1e9,)
 
 
 def filled(peer: Peer) -> Any:
@@ -276,9 +270,7 @@ def filled(peer: Peer) -> Any:
 
 
 @contextlib.contextmanager
-def crew(
-    workers: Sequence[Callable[[threading.Barrier, threading.Event], ResultT]],
-) -> Iterator[list[Future[ResultT]]]:
+def crew(workers: Sequence[Worker]) -> Iterator[list[Future[Any]]]:
     """Run each worker in a thread of its own, until the context is left.
 
     Workers meet at the barrier; then the context is entered. When it is left,
@@ -297,10 +289,7 @@ def crew(
         future.result()
 
 
-def load(
-    workers: Sequence[Callable[[threading.Barrier, threading.Event], ResultT]],
-    seconds: float,
-) -> list[ResultT]:
+def load(workers: Sequence[Worker], seconds: float) -> list[Any]:
     """Run workers side by side for a while, or until one fails."""
     with crew(workers) as futures:
         wait(futures, seconds, FIRST_EXCEPTION)
@@ -321,8 +310,8 @@ class Stint(NamedTuple):
 
 
 def keep_on(
-    chunks: Iterable[ArgumentT],
-    do: Callable[[ArgumentT], int],
+    chunks: Iterable[Any],
+    do: Callable[[Any], int],
     ready: threading.Barrier,
     stop: threading.Event,
 ) -> Stint:

@@ -10,19 +10,17 @@ from functools import partial
 from benchmarks import engine
 from benchmarks.peers import Peer
 
-TABLE = 'set after others have read'
-ALIVE = (0, 1, 2, 4, 8, 16, 32)
-
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each number of threads, and one for finished ones."""
-    for alive in ALIVE:
+    table = 'set after others have read'
+    for alive in (0, 1, 2, 4, 8, 16, 32):
         column = engine.Column(f'{alive} alive', 'ns')
         run = partial(_run, alive, 0, effort)
-        yield engine.Case(TABLE, [column], effort.processes, run)
+        yield engine.Case(table, [column], effort.processes, run)
     column = engine.Column(f'{effort.ended:,} ended', 'ns')
     run = partial(_run, 0, effort.ended, effort)
-    yield engine.Case(TABLE, [column], 1, run)
+    yield engine.Case(table, [column], 1, run)
 
 
 def _run(

@@ -8,7 +8,6 @@ from functools import lru_cache
 from benchmarks import engine
 from benchmarks.peers import Peer
 
-TABLE = 'set and get'
 SIZES = {
     '1 B': 1,
     '1 KiB': 2**10,
@@ -30,4 +29,4 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
             return engine.nanoseconds(statement, effort, peer, value=value)
 
         column = engine.Column(name, 'ns')
-        yield engine.Case(TABLE, [column], effort.rounds, run)
+        yield engine.Case('set and get', [column], effort.rounds, run)

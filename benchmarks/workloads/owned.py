@@ -21,9 +21,6 @@ from benchmarks.peers import count
 from benchmarks.peers import find_peers
 from benchmarks.peers import Peer
 
-TABLE = 'readers beside finalizers'
-DEADLOCKS = 'deadlocks'
-WRONG = 'objects lost or left'
 THREADS = 4
 KEPT = 16
 # So many allocations after a collection comes the next.
@@ -51,9 +48,10 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
 
     columns = [
         engine.Column(name, f'in {effort.rounds} runs', sum)
-        for name in (DEADLOCKS, WRONG)
+        for name in ('deadlocks', 'objects lost or left')
     ]
-    yield engine.Case(TABLE, columns, effort.rounds, run)
+    table = 'readers beside finalizers'
+    yield engine.Case(table, columns, effort.rounds, run)
 
 
 def use() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 from benchmarks import engine
 
-TABLE = 'one thread'
-
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each operation."""
@@ -33,7 +31,7 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         ('put_batch/obj', 'connector.put_batch(values)', batch),
     ):
         yield engine.Case(
-            TABLE,
+            'one thread',
             [engine.Column(name, 'ns')],
             effort.processes,
             partial(engine.nanoseconds, statement, effort, **how),

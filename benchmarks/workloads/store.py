@@ -16,26 +16,22 @@ from typing import Any
 
 from benchmarks import engine
 from benchmarks.peers import Peer
-from benchmarks.workloads.throughput import of_threads
-
-THREADS = (1, 2, 4, 8)
-WAYS = ((False, True), (False, False), (True, True), (True, False))
-
-
-def of_stores(waiting: bool, shared: bool) -> str:
-    """Name a way to use Stores."""
-    stores = 'one Store for all' if shared else 'a Store a thread'
-    return f'{stores}, {"1 ms of waiting" if waiting else "computing"}'
 
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each way to use Stores and number of threads."""
-    for way, threads in itertools.product(WAYS, THREADS):
+    for waiting, shared, threads in itertools.product(
+        (False, True),
+        (True, False),
+        (1, 2, 4, 8),
+    ):
+        stores = 'one Store for all' if shared else 'a Store a thread'
+        task = '1 ms of waiting' if waiting else 'computing'
         yield engine.Case(
-            of_stores(*way),
-            [engine.Column(of_threads(threads), 'k/s')],
+            f'{stores}, {task}',
+            [engine.Column(f'{threads} thread{"s" * (threads > 1)}', 'k/s')],
             effort.rounds,
-            partial(_run, *way, threads, effort.seconds),
+            partial(_run, waiting, shared, threads, effort.seconds),
         )
 
 

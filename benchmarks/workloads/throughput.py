@@ -11,26 +11,16 @@ from typing import Any
 from benchmarks import engine
 from benchmarks.peers import Peer
 
-THREADS = (1, 2, 4, 8, 16, 32)
-WRITES = (0, 1, 10, 50, 100)
-
-
-def of_threads(threads: int) -> str:
-    """Name a number of threads."""
-    return f'{threads} thread{"s" * (threads > 1)}'
-
-
-def of_writes(percent: int) -> str:
-    """Name a share of writes."""
-    return f'{percent} % writes'
-
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each number of threads and share of writes."""
-    for threads, percent in itertools.product(THREADS, WRITES):
+    for threads, percent in itertools.product(
+        (1, 2, 4, 8, 16, 32),
+        (0, 1, 10, 50, 100),
+    ):
         yield engine.Case(
-            of_threads(threads),
-            [engine.Column(of_writes(percent), 'k/s')],
+            f'{threads} thread{"s" * (threads > 1)}',
+            [engine.Column(f'{percent} % writes', 'k/s')],
             effort.rounds,
             functools.partial(_run, threads, percent, effort.seconds),
         )

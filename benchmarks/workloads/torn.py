@@ -14,8 +14,6 @@ from benchmarks import engine
 from benchmarks.peers import count
 from benchmarks.peers import Peer
 
-TABLE = 'readers beside put_batch'
-COLUMN = 'torn states seen'
 READERS = 4
 # Threads take turns this often, so that a second shows what is rare.
 SWITCH = 1e-6
@@ -29,14 +27,11 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         # A new connector for each batch: it is empty or holds the batch.
         latest = [peer.make()]
 
-        def write(
-            ready: threading.Barrier, stop: threading.Event
-        ) -> list[int]:
+        def write(ready: threading.Barrier, stop: threading.Event) -> None:
             ready.wait(engine.PATIENCE)
             for _ in range(effort.batches):
                 connector = latest[0] = peer.make()
                 connector.put_batch(values)
-            return []
 
         def read(ready: threading.Barrier, stop: threading.Event) -> list[int]:
             seen = []
@@ -53,5 +48,6 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         torn = sum(number not in {0, engine.BATCH} for number in seen)
         return (torn / len(seen) * 100_000,)
 
-    column = engine.Column(COLUMN, 'in 100,000', max)
-    yield engine.Case(TABLE, [column], effort.rounds, run)
+    column = engine.Column('torn states seen', 'in 100,000', max)
+    table = 'readers beside put_batch'
+    yield engine.Case(table, [column], effort.rounds, run)

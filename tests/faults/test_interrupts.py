@@ -17,15 +17,16 @@ from unittest import mock
 import pytest
 from readerwriterlock.rwlock import RWLockFair
 
+from proxystore_local import LocalConnector
+from proxystore_local import LocalKey
+from proxystore_local.registry import guard
 from tests.support.locks import default
 from tests.support.locks import LockMaker
 from tests.support.operations import A
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
 from tests.support.scenes import assert_free
-from tests.support.scenes import halfway
 from tests.support.scenes import Scene
-from tests.support.scenes import STOPPABLE
 
 # All but the first could be taken for what our code itself runs into.
 ERRORS: list[type[BaseException]] = [
@@ -165,23 +166,16 @@ def test_a_lock_that_is_held_across_calls_fails(
         check(operation, 'alone', make_lock=RWLockFair)
 
 
-@pytest.mark.parametrize('kind', [KeyboardInterrupt, IndexError, TypeError])
-@pytest.mark.parametrize('operation', STOPPABLE)
-def test_an_exception_inside(
-    operation: str,
-    kind: type[BaseException],
-) -> None:
-    # Only a key with a Python __eq__ can raise one there.
-    scene = Scene()
-    error = kind()
-    with pytest.raises(kind) as caught:
-        halfway(scene.connector, operation, mock.Mock(side_effect=error))
-    assert caught.value is error
-    assert_free(scene.connector)
+def test_a_connector_is_made_at_every_point_of_making_another() -> None:
+    store: dict[LocalKey, bytes]
+    made: list[LocalConnector]
 
+    def make() -> None:
+        made.append(LocalConnector(store))
 
-def test_a_writer_that_gave_up_keeps_no_reader_out() -> None:
-    # It left the dict closed, because of a reader that has left since.
-    with scene_at('closed') as scene:
-        assert scene.connector.get(A) == b'a0'
-        assert scene.connector.get_batch([A]) == [b'a0']
+    for point in itertools.count(1):
+        store, made = {}, []
+        if not at_point(point, make, make):
+            break
+        for connector in made:
+            assert connector._guard is guard(store)

@@ -47,15 +47,10 @@ class LeaveOut:
     Cosmic Ray does not have one, and takes any class with these methods.
     """
 
-    kinds = frozenset(
-        (
-            'atom_expr',
-            'expr_stmt',
-            'global_stmt',
-            'keyword',  # Such as a bare raise, break or continue.
-            'raise_stmt',
-            'return_stmt',
-        ),
+    # A keyword is a bare raise, break or continue, say.
+    kinds = (
+        *('atom_expr', 'expr_stmt', 'global_stmt', 'keyword'),
+        *('raise_stmt', 'return_stmt'),
     )
 
     @classmethod

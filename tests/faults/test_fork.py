@@ -29,27 +29,22 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning'),
 ]
 
-every_module = pytest.mark.parametrize(
+
+@pytest.mark.parametrize(
     'path',
     sorted(Path(str(proxystore_local.__file__)).parent.glob('*.py')),
     ids=lambda path: path.stem,
 )
-
-
-@every_module
-def test_nothing_is_done_before_a_fork_or_in_the_parent(path: Path) -> None:
+def test_nothing_is_done_before_a_fork_or_in_the_parent(
+    monkeypatch: pytest.MonkeyPatch,
+    path: Path,
+) -> None:
     with mock.patch.object(os, 'register_at_fork') as register:
         load(path)
     for call in register.mock_calls:
         assert call.args == ()
         assert call.kwargs.keys() == {'after_in_child'}
-
-
-@every_module
-def test_all_can_be_imported_where_there_is_no_fork(
-    monkeypatch: pytest.MonkeyPatch,
-    path: Path,
-) -> None:
+    # Each module can be imported where there is no fork.
     monkeypatch.delattr(os, 'register_at_fork')
     load(path)
 

@@ -27,9 +27,10 @@ from typing import Any
 from cosmic_ray.commands import execute
 from cosmic_ray.commands import init
 from cosmic_ray.config import ConfigDict
-from cosmic_ray.modules import find_modules
 from cosmic_ray.plugins import OPERATOR_PROVIDERS
 from cosmic_ray.testing import run_tests
+from cosmic_ray.tools.report import report
+from cosmic_ray.tools.survival_rate import format_survival_rate
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome
 from cosmic_ray.work_item import WorkerOutcome
@@ -37,8 +38,7 @@ from cosmic_ray.work_item import WorkResult
 from parso.python.tree import Keyword
 
 ROOT = Path(__file__).parent.parent
-# What the tests need. It is copied, so that no mutant is ever left here.
-COPIED = ['src', 'tests', 'pyproject.toml']
+DATABASE = 'mutants.sqlite'
 
 
 class LeaveOut:
@@ -47,15 +47,10 @@ class LeaveOut:
     Cosmic Ray does not have one, and takes any class with these methods.
     """
 
-    kinds = frozenset(
-        (
-            'atom_expr',
-            'expr_stmt',
-            'global_stmt',
-            'keyword',  # Such as a bare raise, break or continue.
-            'raise_stmt',
-            'return_stmt',
-        ),
+    # A keyword is a bare raise, break or continue, say.
+    kinds = (
+        *('atom_expr', 'expr_stmt', 'global_stmt', 'keyword'),
+        *('raise_stmt', 'return_stmt'),
     )
 
     @classmethod
@@ -78,23 +73,11 @@ class LeaveOut:
 OPERATOR_PROVIDERS['tests'] = {'LeaveOut': LeaveOut}
 
 
-def copy_project(directory: Path) -> None:
-    """Copy what the tests need, and go there."""
-    shutil.rmtree(directory, ignore_errors=True)
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns('__pycache__')
-            shutil.copytree(ROOT / name, directory / name, ignore=ignored)
-        else:
-            shutil.copy2(ROOT / name, directory / name)
-    os.chdir(directory)
-    # Before the one that is installed.
-    os.environ['PYTHONPATH'] = str(directory / 'src')
+def skip(database: Any, skipped: list[list[str]], pattern: str) -> None:
+    """Skip what no test can notice, and what does not have the pattern.
 
-
-def choose(database: Any, skipped: list[list[str]], pattern: str) -> int:
-    """Skip what no test can notice; return how many mutants are left."""
-    left = 0
+    Cosmic Ray can skip operators, or marked lines, but not one for a line.
+    """
     for item in database.work_items:
         (mutation,) = item.mutations
         lines = mutation.module_path.read_text().splitlines()
@@ -107,40 +90,34 @@ def choose(database: Any, skipped: list[list[str]], pattern: str) -> int:
         ):
             outcome = WorkResult(worker_outcome=WorkerOutcome.SKIPPED)
             database.set_result(item.job_id, outcome)
-        else:
-            left += 1
-    return left
 
 
-def main(directory: Path, pattern: str = '') -> int:
-    """Run the mutants, and say what came of it."""
+def main(directory: Path, pattern: str = '') -> None:
+    """Run the mutants, and report those that survive."""
+    for name in 'src', 'tests':
+        shutil.copytree(ROOT / name, directory / name, dirs_exist_ok=True)
+    shutil.copy(ROOT / 'pyproject.toml', directory)
+    os.chdir(directory)
+    # Before the one that is installed.
+    os.environ['PYTHONPATH'] = str(Path('src').resolve())
     options = ConfigDict(
-        tomllib.loads((ROOT / 'tests' / 'mutation.toml').read_text()),
+        tomllib.loads(Path('tests/mutation.toml').read_text())
     )
-    copy_project(directory.resolve() / 'copy')
     outcome, printed = run_tests(options.test_command, options.timeout)
     assert outcome == TestOutcome.SURVIVED, printed
-    with use_db('mutants.sqlite') as database:
-        init(find_modules([Path(options['module-path'])]), database, {})
-        count = choose(database, options['skipped'], pattern)
-        print(f'{count} mutants', flush=True)
+    with use_db(DATABASE) as database:
+        init(Path('src/proxystore_local').glob('*.py'), database, {})
+        skip(database, options['skipped'], pattern)
+        print(f'{len([*database.pending_work_items])} mutants', flush=True)
         execute(database, options)
-        results = [
-            result
-            for _, result in database.results
-            if result.worker_outcome != WorkerOutcome.SKIPPED
-        ]
-    survived = [result for result in results if not result.is_killed]
-    late = sum(result.output == 'timeout' for result in results)
-    for result in survived:
-        print(result.diff or result.output)
-    print(
-        f'{len(results)} mutants: {len(results) - len(survived)} killed, '
-        f'{late} of them by a timeout, and {len(survived)} survived',
+    report(
+        ['--surviving-only', '--show-diff', '--show-output', DATABASE],
+        standalone_mode=False,
     )
-    return len(survived) > 0 or len(results) != count
+    # In percent; 0 would count as no limit.
+    format_survival_rate(['--fail-over', '0.001', DATABASE])
 
 
 if __name__ == '__main__':
     directory, *pattern = sys.argv[1:]
-    sys.exit(main(Path(directory), *pattern))
+    main(Path(directory), *pattern)

@@ -13,9 +13,8 @@ from proxystore_local import guarded
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
 from tests.support.operations import A
+from tests.support.operations import CONTENTS
 from tests.support.operations import OPERATIONS
-from tests.support.scenes import hooked
-from tests.support.scenes import once
 from tests.support.scenes import Scene
 from tests.support.scenes import start
 from tests.support.scenes import waits
@@ -50,38 +49,10 @@ def test_one_thread_is_reached_among_many_that_never_pause(
 @pytest.mark.parametrize('second', OPERATIONS)
 @pytest.mark.parametrize('first', OPERATIONS)
 def test_nobody_waits_for_nobody(first: str, second: str) -> None:
-    connector = Scene().connector
+    connector = LocalConnector(dict(CONTENTS), include_data_in_config=True)
     with waits(lambda: pytest.fail(f'{second} waits after {first}')):
         OPERATIONS[first](connector)
         OPERATIONS[second](connector)
-
-
-def test_readers_that_overlap_let_a_writer_in() -> None:
-    # There is a reader inside at any time, unless those that come let the
-    # writer go first.
-    connector = LocalConnector({A: b'old'})
-    written = threading.Event()
-    overlap = threading.Condition()
-    inside = 0
-
-    def linger() -> None:
-        nonlocal inside
-        with overlap:
-            inside += 1
-            overlap.notify_all()
-            overlap.wait_for(lambda: inside > 1 or written.is_set(), 0.5)
-            inside -= 1
-
-    def read() -> None:
-        while not written.is_set():
-            connector.get(hooked(A, once(linger)))
-
-    readers = [start(read) for _ in range(4)]
-    connector.set(A, b'new')
-    written.set()
-    for reader in readers:
-        reader.result(PATIENCE)
-    assert connector.get(A) == b'new'
 
 
 def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
@@ -95,8 +66,9 @@ def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
 
 
 def test_a_reader_opens_no_dict_that_a_writer_is_in() -> None:
+    pauses = iter(range(9))
     with Scene() as scene:
-        wait, pauses = scene.on_wait, iter(range(9))
+        wait = scene.on_wait
 
         def pause() -> None:
             # More often than it takes to open a dict that was left closed.
@@ -105,36 +77,23 @@ def test_a_reader_opens_no_dict_that_a_writer_is_in() -> None:
 
         scene.on_wait = pause
         scene.stop('set')
-        how_far, read = scene.attempt(
-            lambda: scene.connector.get(hooked(A, bool)),
-        )
+        how_far, _ = scene.attempt(lambda: scene.connector.get(A))
         assert how_far == 'blocked'
-    assert read.result() == b'a0'
-    assert next(pauses, None) is None
 
 
-def test_readers_share_again_after_a_writer_gave_up() -> None:
-    # It was interrupted as it waited, and left the dict closed.
+def test_a_writer_that_gave_up_keeps_no_reader_out() -> None:
     with Scene() as scene:
         scene.stop('get')
-        on_wait = scene.on_wait
+        # It is interrupted as it waits, and leaves the dict closed.
         scene.on_wait = mock.Mock(side_effect=KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             scene.connector.set(A, b'new')
-        scene.on_wait = on_wait
         scene.leave()
-        inside = threading.Barrier(2)
-        readers = [
-            start(
-                lambda: scene.connector.get(
-                    hooked(A, once(lambda: inside.wait(PATIENCE))),
-                ),
-            )
-            for _ in range(2)
-        ]
-        assert [reader.result(PATIENCE) for reader in readers] == [b'a0'] * 2
-        scene.connector.set(A, b'new')
-    assert scene.connector.get(A) == b'new'
+        # The next reader opens it after a few pauses.
+        scene.on_wait = mock.Mock(side_effect=range(9))
+        assert scene.connector.get(A) == b'a0'
+        scene.on_wait = lambda: pytest.fail('who comes later waits as well')
+        assert scene.connector.get_batch([A]) == [b'a0']
 
 
 @pytest.mark.parametrize('stopped', ['get', 'set'])

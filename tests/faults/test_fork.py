@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pkgutil
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,19 +13,14 @@ import pytest
 
 import proxystore_local
 from proxystore_local import keys
-from proxystore_local import LocalConnector
-from tests.support.locks import PATIENCE
 from tests.support.operations import OPERATIONS
+from tests.support.operations import WRITES
 from tests.support.points import at_point
 from tests.support.processes import fork_inside
 from tests.support.processes import load
 from tests.support.processes import needs_fork
-from tests.support.processes import needs_gil
 from tests.support.scenes import assert_free
-from tests.support.scenes import halfway
-from tests.support.scenes import once
 from tests.support.scenes import Scene
-from tests.support.scenes import start
 from tests.support.scenes import STOPPABLE
 
 pytestmark = [
@@ -36,26 +29,22 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning'),
 ]
 
-MODULES = [
-    Path(str(proxystore_local.__file__)).with_name(f'{module.name}.py')
-    for module in pkgutil.iter_modules(proxystore_local.__path__)
-]
 
-
-@pytest.mark.parametrize('path', MODULES, ids=lambda path: path.stem)
-def test_nothing_is_done_before_a_fork_or_in_the_parent(path: Path) -> None:
+@pytest.mark.parametrize(
+    'path',
+    sorted(Path(str(proxystore_local.__file__)).parent.glob('*.py')),
+    ids=lambda path: path.stem,
+)
+def test_nothing_is_done_before_a_fork_or_in_the_parent(
+    monkeypatch: pytest.MonkeyPatch,
+    path: Path,
+) -> None:
     with mock.patch.object(os, 'register_at_fork') as register:
         load(path)
     for call in register.mock_calls:
         assert call.args == ()
         assert call.kwargs.keys() == {'after_in_child'}
-
-
-@pytest.mark.parametrize('path', MODULES, ids=lambda path: path.stem)
-def test_all_can_be_imported_where_there_is_no_fork(
-    monkeypatch: pytest.MonkeyPatch,
-    path: Path,
-) -> None:
+    # Each module can be imported where there is no fork.
     monkeypatch.delattr(os, 'register_at_fork')
     load(path)
 
@@ -76,53 +65,29 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have(
     check()
 
 
-@pytest.mark.parametrize('operation', STOPPABLE)
-def test_a_fork_in_the_middle_of_an_operation(operation: str) -> None:
-    connector = Scene().connector
-
-    def run(fork: Callable[[], object]) -> None:
-        halfway(connector, operation, once(fork))
-
-    assert fork_inside(run, lambda: assert_free(connector)) == 0
-    assert_free(connector)
-
-
-@pytest.mark.parametrize('holder', ['get', 'set'])
-@pytest.mark.parametrize('operation', OPERATIONS)
+@pytest.mark.parametrize(
+    ('holder', 'operation'),
+    [
+        *itertools.product(['set'], OPERATIONS),
+        *itertools.product(['get'], WRITES),
+    ],
+)
 def test_a_fork_while_an_operation_waits(operation: str, holder: str) -> None:
     # As by a signal handler, or by a finalizer.
     with Scene() as scene:
         scene.stop(holder)
 
         def run(fork: Callable[[], object]) -> None:
-            calls = itertools.chain([fork], itertools.repeat(scene.leave))
+            calls = iter([fork, scene.leave])
 
             def wait() -> None:
                 next(calls)()
 
             scene.on_wait = wait
             OPERATIONS[operation](scene.connector)
-            if next(calls) is fork:
-                fork()  # As a read beside a read does not wait.
 
         assert fork_inside(run, lambda: assert_free(scene.connector)) == 0
     assert_free(scene.connector)
-
-
-@needs_gil
-def test_many_threads_fork_at_once() -> None:
-    connector = LocalConnector(include_data_in_config=True)
-    barrier = threading.Barrier(4)
-
-    def work() -> None:
-        for _ in range(5):
-            barrier.wait(PATIENCE)
-            check = lambda: assert_free(connector)  # noqa: E731
-            assert fork_inside(lambda fork: fork(), check) == 0
-
-    for thread in [start(work) for _ in range(4)]:
-        thread.result(2 * PATIENCE)
-    assert_free(connector)
 
 
 @pytest.mark.parametrize('size', [0, 100])

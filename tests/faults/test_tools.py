@@ -8,7 +8,6 @@ import itertools
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,27 +23,21 @@ from tests.support.operations import A
 from tests.support.operations import OPERATIONS
 from tests.support.processes import FREE_THREADED
 from tests.support.processes import run_apart
+from tests.support.scenes import assert_free
 from tests.support.scenes import Scene
-from tests.support.scenes import start
-from tests.support.scenes import waits
 
 # What a profiler uses meanwhile is what is profiled.
-used = LocalConnector()
+used = LocalConnector(include_data_in_config=True)
 
-# The operations that have a critical section of their own, line by line.
-every_section = pytest.mark.parametrize(
-    'name', ['get', 'exists', 'set', 'evict']
-)
+
+def profile(frame: FrameType, event: str, _: object) -> None:
+    """Use a connector, as a profiler in Python that itself does that."""
+    if frame.f_code.co_filename == guarded.__file__:
+        used.evict(used.put(event.encode()))
 
 
 @contextmanager
 def profiled() -> Iterator[None]:
-    """Run with a profiler in Python that itself uses a connector."""
-
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        if frame.f_code.co_filename == guarded.__file__:
-            used.evict(used.put(event.encode()))
-
     threading.setprofile(profile)
     sys.setprofile(profile)
     try:
@@ -64,29 +57,12 @@ def traced_memory() -> Iterator[None]:
 
 
 @pytest.mark.parametrize('tool', [profiled, traced_memory, cProfile.Profile])
-@pytest.mark.usefixtures('tiny_switch_interval')
 def test_under(tool: Any) -> None:
-    # Without a GIL, cProfile cannot profile several threads at once.
-    others = 0 if FREE_THREADED and tool is cProfile.Profile else 2
-    barrier = threading.Barrier(1 + others)
-
-    def work() -> None:
-        barrier.wait(PATIENCE)
-        for _ in range(50):
-            keys = used.put_batch([b'value'] * 5)
-            assert used.get_batch(keys) == [b'value'] * 5
-            for key in keys:
-                used.set(key, b'new')
-                assert used.get(key) == b'new'
-                used.evict(key)
-                assert not used.exists(key)
-
+    if FREE_THREADED and tool is cProfile.Profile:
+        pytest.skip('without a GIL, it cannot profile several threads')
     with tool():
-        threads = [start(work) for _ in range(others)]
-        work()
-        for thread in threads:
-            thread.result(PATIENCE)
-    assert len(used) == 0
+        for _ in range(50):
+            assert_free(used)
 
 
 def fail_allocations() -> None:
@@ -108,13 +84,12 @@ def fail_allocations() -> None:
         connector.new_key()  # There are some in store now.
         method = getattr(connector, name)
         arguments = OPERATIONS[name].arguments(b'1', keys[:4])
+        failed = False
         _testcapi.set_nomemory(number, number + 1)
         try:
             method(*arguments)
         except MemoryError:
             failed = True
-        else:
-            failed = False
         finally:
             _testcapi.remove_mem_hooks()
         failures += failed
@@ -141,89 +116,59 @@ class TracerError(Exception):
     """What a debugger raises when its user quits, say."""
 
 
-def at_line(
-    number: int,
-    strike: Callable[[], object],
-    work: Callable[[], object],
-) -> bool:
-    """Do something, and strike before a line of guarded.py is run.
+def give_up() -> None:
+    raise TracerError
+
+
+def quit_at_line(name: str, number: int) -> list[str]:
+    """Trace an operation line by line, and quit before one of them.
 
     Args:
-        number: Number of the line, counted as they run.
-        strike: What a line tracer does there.
-        work: What to do.
+        name: Name of the operation.
+        number: Number of the line of guarded.py, counted as they run.
 
     Returns:
-        If as many lines were run.
+        What becomes of another thread that writes: while the tracer runs, and
+        when it has quit. Nothing, if not as many lines run.
     """
     lines = itertools.count(1)
-    struck = False
+    became: list[str] = []
+    scene = Scene()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal struck
         if frame.f_code.co_filename != guarded.__file__:
             return None
         if event == 'line' and next(lines) == number:
-            struck = True
             sys.settrace(None)
-            strike()
+            write = lambda: scene.connector.set(A, b'other')  # noqa: E731
+            became.append(scene.attempt(write)[0])
+            give_up()
         return trace
 
-    sys.settrace(trace)
-    try:
-        work()
-    except TracerError:
-        pass
-    finally:
-        sys.settrace(None)
-    return struck
+    with scene:
+        sys.settrace(trace)
+        try:
+            OPERATIONS[name](scene.connector)
+        except TracerError:
+            # The writer goes on now, and is not to wait again.
+            scene.on_wait = give_up
+            scene.left.set()
+            waited = scene.threads.pop().exception(PATIENCE)
+            became.append('blocked' if waited else 'done')
+        finally:
+            sys.settrace(None)
+    return became
 
 
-@every_section
-def test_other_threads_wait_while_a_line_tracer_runs_inside(
+@pytest.mark.parametrize('name', ['get', 'exists', 'set', 'evict'])
+def test_a_line_tracer_runs_inside_and_may_leave_the_lock_held(
     name: str,
 ) -> None:
-    met: set[str] = set()
-    struck = True
-    for number in itertools.count(1):
-        if not struck:
-            break
-        with Scene() as scene:
-
-            def strike(scene: Scene = scene) -> None:
-                write = lambda: scene.connector.set(A, b'other')  # noqa: E731
-                met.add(scene.attempt(write)[0])
-                # A reader may find the dict closed by that writer.
-                scene.on_wait = scene.left.set
-
-            struck = at_line(
-                number,
-                strike,
-                lambda scene=scene: OPERATIONS[name](scene.connector),  # type: ignore[misc]
-            )
-    assert met == {'blocked', 'done'}
-
-
-@every_section
-def test_a_line_tracer_that_raises_may_leave_the_lock_held(name: str) -> None:
     # What the documentation says of debuggers. Python calls them between an
     # instruction that acquires and the `try` after it.
-    def give_up() -> None:
-        raise TracerError
-
-    held = []
-    for number in itertools.count(1):
-        connector = LocalConnector({A: b'0'})
-        struck = at_line(
-            number,
-            give_up,
-            lambda connector=connector: OPERATIONS[name](connector),  # type: ignore[misc]
-        )
-        if not struck:
-            break
-        with waits(give_up):
-            try:
-                connector.set(A, b'1')
-            except TracerError:
-                held.append(number)
-    assert 0 < len(held) < number - 1
+    quits = map(quit_at_line, itertools.repeat(name), itertools.count(1))
+    assert {*map(tuple, itertools.takewhile(bool, quits))} == {
+        ('done', 'done'),
+        ('blocked', 'done'),
+        ('blocked', 'blocked'),
+    }

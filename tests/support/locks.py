@@ -6,14 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
+from typing import get_args
 from typing import TypeAlias
 
 from readerwriterlock.rwlock import RWLockFair
-from readerwriterlock.rwlock import RWLockFairD
-from readerwriterlock.rwlock import RWLockRead
-from readerwriterlock.rwlock import RWLockReadD
-from readerwriterlock.rwlock import RWLockWrite
-from readerwriterlock.rwlock import RWLockWriteD
 
 from proxystore_local.rwlocked import RWLock
 
@@ -30,12 +26,7 @@ def default(lock_factory: object = None) -> None:
 # How to make what a connector takes as its lock.
 LOCKS: dict[str, LockMaker] = {
     'default': default,
-    'RWLockFair': RWLockFair,
-    'RWLockFairD': RWLockFairD,
-    'RWLockRead': RWLockRead,
-    'RWLockReadD': RWLockReadD,
-    'RWLockWrite': RWLockWrite,
-    'RWLockWriteD': RWLockWriteD,
+    **{kind.__name__: kind for kind in get_args(RWLock)},
 }
 
 
@@ -45,8 +36,7 @@ class NoLock(RWLockFair):
     def gen_rlock(self) -> Any:
         return contextlib.nullcontext()
 
-    def gen_wlock(self) -> Any:
-        return contextlib.nullcontext()
+    gen_wlock = gen_rlock
 
 
 class Mutex(RWLockFair):
@@ -58,8 +48,7 @@ class Mutex(RWLockFair):
     def gen_rlock(self) -> Any:
         return self.mutex
 
-    def gen_wlock(self) -> Any:
-        return self.mutex
+    gen_wlock = gen_rlock
 
 
 class ReportingLock:
@@ -75,19 +64,14 @@ class ReportingLock:
         self._report = report
         self.release = lock.release
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> Any:
         if self._lock.acquire(blocking=False):
             return True
-        if not blocking:
-            return False
         self._report()
-        return bool(self._lock.acquire(blocking, timeout))
+        return self._lock.acquire(blocking, timeout)
 
-    def locked(self) -> bool:
-        return bool(self._lock.locked())
-
-    def __enter__(self) -> bool:
-        return self.acquire()
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.release()

@@ -1,8 +1,6 @@
 """The operations of a connector, what each does to a dict, and programs.
 
-OPERATIONS is the one list of them. The stateful machine, the linearizability
-checker, the drawn programs, the interleavings, the storms, the scenes and the
-faults all take theirs from it.
+All tests of "each operation" take them from OPERATIONS.
 """
 
 from __future__ import annotations

@@ -35,9 +35,8 @@ from tests.support.operations import OPERATIONS
 T = TypeVar('T')
 Hook: TypeAlias = Callable[[], object]
 
-# What is not in the dict, what is, and what is not: in the middle of a batch
-# of these, one is done and one is to come.
-MIDDLE = NEW, _, NEWER = LocalKey('new'), B, LocalKey('newer')
+# Two keys that are not in the dict.
+NEW, NEWER = LocalKey('new'), LocalKey('newer')
 
 # Operations that can be stopped half way: those that compare keys.
 STOPPABLE = [name for name, it in OPERATIONS.items() if not it.whole]
@@ -86,31 +85,6 @@ def minted(keys: Sequence[LocalKey]) -> Iterator[None]:
         mint_batch=lambda count: [*keys[:count]],
     ):
         yield
-
-
-def halfway(
-    connector: LocalConnector,
-    name: str,
-    hook: Hook,
-    keys: Sequence[LocalKey] = MIDDLE,
-) -> Any:
-    """Do an operation of STOPPABLE, and call a hook in the middle of it.
-
-    Args:
-        connector: What to do it with.
-        name: Name of the operation.
-        hook: Called inside the operation.
-        keys: Three keys. An operation on one key is on the second.
-    """
-    operation = OPERATIONS[name]
-    first, middle, last = keys
-    keys = [first, hooked(middle, hook), last]
-    with contextlib.ExitStack() as stack:
-        if operation.name == 'put':
-            stack.enter_context(minted(keys[1:]))
-        elif operation.name == 'put_batch':
-            stack.enter_context(minted(keys))
-        return operation(connector, keys=keys, number=1)
 
 
 @contextlib.contextmanager
@@ -168,7 +142,6 @@ class Scene:
     Attributes:
         store: The dict.
         connector: Connector on it.
-        second: A second connector on it.
         on_block: Called by threads before they wait: tells attempt().
         on_wait: What threads do in place of a sleep as they wait for the
             connector's own lock: on_block(), and wait until all have left.
@@ -178,21 +151,19 @@ class Scene:
         self.reports: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.left = threading.Event()
         self.threads: list[Future[Any]] = []
+        self.on_block: Hook = lambda: self.reports.put('blocked')
+        self.on_wait: Hook = self.wait_for_all_to_leave
+        self.patch = waits(self.wait)
+
+        def make_inner_lock() -> ReportingLock:
+            return ReportingLock(threading.Lock(), self.block)
+
         self.store = dict(CONTENTS)
-        lock = make_lock(
-            lock_factory=lambda: ReportingLock(
-                threading.Lock(),
-                self.block,
-            ),
-        )
         self.connector = LocalConnector(
             self.store,
             include_data_in_config=True,
-            lock=lock,
+            lock=make_lock(lock_factory=make_inner_lock),
         )
-        self.second = LocalConnector(self.store, include_data_in_config=True)
-        self.on_block: Hook = lambda: self.reports.put('blocked')
-        self.on_wait: Hook = self.wait_for_all_to_leave
 
     def block(self) -> None:
         self.on_block()
@@ -205,7 +176,6 @@ class Scene:
         assert self.left.wait(PATIENCE), 'whoever is inside never left'
 
     def __enter__(self) -> Scene:
-        self.patch = waits(self.wait)
         self.patch.__enter__()
         return self
 
@@ -216,18 +186,36 @@ class Scene:
             self.patch.__exit__(None, None, None)
 
     def stop(
-        self, name: str, keys: Sequence[LocalKey] = MIDDLE
+        self,
+        name: str,
+        first: LocalKey = NEW,
+        last: LocalKey = NEWER,
     ) -> Future[Any]:
-        """Have a thread in the middle of an operation, until all leave."""
+        """Have a thread in the middle of an operation, until all leave.
+
+        Args:
+            name: Name of the operation, one of STOPPABLE. One on a single key
+                is on B.
+            first: Key that a batch has before B.
+            last: Key that a batch has after B.
+        """
         inside = threading.Event()
 
         def stay() -> None:
             inside.set()
             assert self.left.wait(PATIENCE), 'was never let go'
 
-        self.threads.append(
-            start(lambda: halfway(self.connector, name, once(stay), keys)),
-        )
+        keys = [first, hooked(B, once(stay)), last]
+        mints: dict[str, Any] = {
+            'put': minted(keys[1:]),
+            'put_batch': minted(keys),
+        }
+
+        def work() -> Any:
+            with mints.get(name, contextlib.nullcontext()):
+                return OPERATIONS[name](self.connector, keys=keys, number=1)
+
+        self.threads.append(start(work))
         assert inside.wait(PATIENCE), f'{name} was never half way'
         return self.threads[-1]
 

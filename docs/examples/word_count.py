@@ -157,9 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     files = find_files(options.folder)
     if not files:
-        parser.error(f'no *.py files in {options.folder}')
+        sys.exit(f'no *.py files in {options.folder}')
     if options.threads < 1:
-        parser.error('--threads has to be 1 or more')
+        sys.exit('--threads has to be 1 or more')
 
     connector = LocalConnector()
     threads = min(options.threads, len(files))

@@ -32,38 +32,13 @@ needs_gil = pytest.mark.skipif(
 
 
 def load(path: Path) -> Any:
-    """Run a file as a module that nobody else has.
-
-    Args:
-        path: File to run.
-
-    Returns:
-        The module.
-    """
+    """Run a file as a module that nobody else has."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def without(script: Path, *modules: str) -> str:
-    """Get code that runs a script where modules are not installed.
-
-    Args:
-        script: Script to run.
-        modules: Names of the modules.
-
-    Returns:
-        A program for `python -c`.
-    """
-    return (
-        'import runpy, sys; '
-        f'sys.modules.update(dict.fromkeys({modules!r})); '
-        f'sys.argv[0] = {str(script)!r}; '
-        f'runpy.run_path({str(script)!r}, run_name="__main__")'
-    )
 
 
 def run_apart(

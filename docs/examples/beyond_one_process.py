@@ -275,21 +275,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='Time the operations of all connectors instead.',
     )
-    options = parser.parse_args(arguments)
-    if options.workers != 'threads' and options.connector != 'redis':
-        parser.error(
-            f'--connector {options.connector} keeps objects in the memory of '
-            'this process, where the workers of --workers '
-            f'{options.workers} cannot read them: use --connector redis, or '
-            '--workers threads',
-        )
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compress, print and check."""
     options = parse(arguments)
     port = options.redis_port
+    if options.workers != 'threads' and options.connector != 'redis':
+        sys.exit(
+            f'--connector {options.connector} keeps objects in the memory of '
+            'this process, where the workers of --workers '
+            f'{options.workers} cannot read them: use --connector redis, or '
+            '--workers threads',
+        )
     if options.connector != 'local' or options.latency:
         try:
             socket.create_connection((HOST, port), timeout=5).close()

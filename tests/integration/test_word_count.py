@@ -50,7 +50,11 @@ def test_small_folder(folder: Path, threads: int) -> None:
         'distinct words': '5',
         'objects put': str(3 + used * used),
         'threads': str(used),
-        **{'spam': '3', 'größe': '1', 'b': '1', 'not': '1', 'utf': '1'},
+        'spam': '3',
+        'größe': '1',
+        'b': '1',
+        'not': '1',
+        'utf': '1',
     }
     assert last.startswith('OK: ')
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from tests.support.processes import run_apart
 HOST = '127.0.0.1'
 SCRIPT = ROOT / 'docs' / 'examples' / 'beyond_one_process.py'
 FOLDER = email.__path__[0]
+SPAWN = get_context('spawn')
+example = load(SCRIPT)
 
 
 @contextmanager
@@ -82,11 +85,6 @@ def port(tmp_path: Path) -> Iterator[int]:
         yield port
         with redis.Redis(HOST, port) as client:
             assert client.dbsize() == 0
-
-
-@pytest.fixture
-def example() -> Any:
-    return load(SCRIPT)
 
 
 # The program.
@@ -154,9 +152,9 @@ def test_ctrl_c(port: int, workers: str) -> None:
     assert printed.endswith('\nKeyboardInterrupt\n')
 
 
-def test_latency(example: Any, port: int) -> None:
-    measure = example.measure
-    example.measure = lambda user, size, _: measure(user, size, 1)
+def test_latency(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = partial(example.measure, count=1)
+    monkeypatch.setattr(example, 'measure', lambda *it: once(*it[:2]))
     example.main(['--latency', '--redis-port', str(port)])
 
 
@@ -176,7 +174,6 @@ put: Any = LocalConnector.put
     ],
 )
 def test_faulty_connector(
-    example: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     operation: str,
@@ -204,7 +201,7 @@ def test_faulty_connector(
         ('--latency --redis-port 65536', '^no Redis server at .*:65536 '),
     ],
 )
-def test_bad_arguments(example: Any, arguments: str, message: str) -> None:
+def test_bad_arguments(arguments: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         example.main(arguments.split())
 
@@ -227,7 +224,7 @@ def test_error_of_a_proxy_breaks_a_process_pool() -> None:
     # can be, and docs/pages/beyond.md has to say so.
     with (
         Store('local', LocalConnector(), register=True) as store,
-        ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool,
+        ProcessPoolExecutor(1, mp_context=SPAWN) as pool,
     ):
         proxy = store.proxy(b'spam', populate_target=False)
         with pytest.raises(BrokenProcessPool) as raised:
@@ -246,6 +243,11 @@ def test_a_store_on_a_multi_connector_is_not_rebuilt() -> None:
             Store.from_config(store.config())
 
 
+def put_in_redis(port: int) -> RedisKey:
+    with RedisConnector(HOST, port) as connector:
+        return connector.put(b'spam')
+
+
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
@@ -258,25 +260,18 @@ def test_what_survives_in_redis(
     options: list[str],
     expected: bytes | None,
 ) -> None:
-    program = """if True:
-        import sys
-        from proxystore.connectors.redis import RedisConnector
-
-        with RedisConnector('127.0.0.1', int(sys.argv[1])) as connector:
-            print(connector.put(b'spam').redis_key, end='')
-    """
     with serve(tmp_path, *options) as port:
         # A process puts it, and ends.
-        code, key = run_apart('-c', program, str(port))
-        assert code == 0, key
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+            key = pool.submit(put_in_redis, port).result()
         with RedisConnector(HOST, port) as connector:
-            assert connector.get(RedisKey(key)) == b'spam'
+            assert connector.get(key) == b'spam'
     # The server was killed.
     with (
         serve(tmp_path, *options) as port,
         RedisConnector(HOST, port) as connector,
     ):
-        assert connector.get(RedisKey(key)) == expected
+        assert connector.get(key) == expected
 
 
 def test_cloudpickle_opens_a_proxy() -> None:

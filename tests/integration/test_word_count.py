@@ -18,6 +18,7 @@ from tests.support.processes import ROOT
 from tests.support.processes import run_apart
 
 SCRIPT = ROOT / 'docs' / 'examples' / 'word_count.py'
+example = load(SCRIPT)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_faulty_connector(
 ) -> None:
     monkeypatch.setattr(LocalConnector, operation, faulty)
     with pytest.raises((SystemExit, LookupError, ProxyResolveError)) as raised:
-        load(SCRIPT).main([str(folder)])
+        example.main([str(folder)])
     assert message in str(raised.value)
 
 
@@ -113,7 +114,7 @@ def test_faulty_connector(
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as raised:
-        load(SCRIPT).main(arguments)
+        example.main(arguments)
     assert raised.value.code == message
 
 

@@ -46,16 +46,7 @@ def run_apart(
     timeout: float = 3 * PATIENCE,
     **environment: str,
 ) -> tuple[int, str]:
-    """Run Python in a process of its own.
-
-    Args:
-        arguments: Those of `python`.
-        timeout: Seconds after which it is killed.
-        environment: Variables that are set for it.
-
-    Returns:
-        Its exit code, and what it printed.
-    """
+    """Run Python in a process of its own; gives exit code and output."""
     variables = {**os.environ, **environment}
     # Which would measure the process, and each that it forks by the hundred.
     variables.pop('COVERAGE_PROCESS_CONFIG', None)
@@ -76,15 +67,10 @@ def fork_inside(
     run: Callable[[Callable[[], object]], object],
     work: Callable[[], object],
 ) -> int:
-    """Fork in the middle of something, with which both sides go on.
+    """Fork in the middle of `run`, with which both sides go on.
 
-    Args:
-        run: What to do. It is given the function that forks.
-        work: What the child does when it was forked, and again when `run` has
-            returned.
-
-    Returns:
-        The child's status, which is not 0 if it failed or hung.
+    The child does the work when it was forked, and again when `run` has
+    returned. Gives its status, which is not 0 if it failed or hung.
     """
     pid = -1
 

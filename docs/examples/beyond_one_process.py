@@ -58,7 +58,6 @@ HOST = '127.0.0.1'
 COUNT = max(2, min(4, os.cpu_count() or 1))
 # A MultiConnector keeps objects up to this size, in bytes, in this process.
 SMALL = 32_000
-PACKAGES = {'dist-packages', 'site-packages'}
 
 
 # --8<-- [start:work]
@@ -194,7 +193,7 @@ def find_files(folder: Path) -> list[Path]:
         file
         for file in sorted(folder.rglob('*.py'))
         if file.is_file()
-        and not PACKAGES.intersection(file.relative_to(folder).parts)
+        and 'site-packages' not in file.relative_to(folder).parts
     ]
 
 

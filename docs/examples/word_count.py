@@ -45,7 +45,6 @@ except ModuleNotFoundError as error:
     )
 
 BATCH_SIZE = 16
-PACKAGES = {'dist-packages', 'site-packages'}
 WORD = re.compile(r'[^\W\d_]+')
 
 
@@ -129,7 +128,7 @@ def find_files(folder: Path) -> list[Path]:
         file
         for file in sorted(folder.rglob('*.py'))
         if file.is_file()
-        and not PACKAGES.intersection(file.relative_to(folder).parts)
+        and 'site-packages' not in file.relative_to(folder).parts
     ]
 
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -153,8 +152,9 @@ def test_ctrl_c(port: int, workers: str) -> None:
 
 
 def test_latency(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = partial(example.measure, count=1)
-    monkeypatch.setattr(example, 'measure', lambda *it: once(*it[:2]))
+    measure = example.measure
+    once = lambda user, size, _: measure(user, size, 1)  # noqa: E731
+    monkeypatch.setattr(example, 'measure', once)
     example.main(['--latency', '--redis-port', str(port)])
 
 

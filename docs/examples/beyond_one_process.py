@@ -50,7 +50,7 @@ try:
     from proxystore_local import LocalConnector
 except ModuleNotFoundError as error:
     sys.exit(
-        f'beyond_one_process.py: error: no module named {error.name!r}: run '
+        f'no module named {error.name!r}: run '
         "python -m pip install '.[beyond]' in a clone of proxystore-local",
     )
 

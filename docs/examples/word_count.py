@@ -40,7 +40,7 @@ try:
     from proxystore_local import LocalConnector
 except ModuleNotFoundError as error:
     sys.exit(
-        f'word_count.py: error: no module named {error.name!r}: run '
+        f'no module named {error.name!r}: run '
         "python -m pip install '.[examples]' in a clone of proxystore-local",
     )
 

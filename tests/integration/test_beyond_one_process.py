@@ -7,12 +7,15 @@ redis-server, or a package is not installed, the tests are reported as skipped.
 from __future__ import annotations
 
 import email
+import itertools
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -32,9 +35,12 @@ from proxystore.connectors.multi import Policy
 from proxystore.connectors.redis import RedisConnector
 from proxystore.connectors.redis import RedisKey
 from proxystore.proxy import is_resolved
+from proxystore.store import get_or_create_store
 from proxystore.store import Store
+from proxystore.store.config import StoreConfig
 
 from proxystore_local import LocalConnector
+from tests.support.locks import PATIENCE
 from tests.support.processes import load
 from tests.support.processes import ROOT
 from tests.support.processes import run_apart
@@ -171,6 +177,36 @@ def test_faulty_connector(
     monkeypatch.setattr(LocalConnector, operation, faulty)
     with pytest.raises((SystemExit, LookupError), match=message):
         example.main([str(tmp_path)])
+
+
+def test_a_failed_run_waits_for_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One of them is in the middle of its file when the driver evicts what it
+    # has put.
+    evicting = threading.Event()
+    numbers = itertools.count()
+
+    class Noticing(LocalConnector):
+        def evict(self, key: Any) -> None:
+            evicting.set()
+            super().evict(key)
+
+    def compress(config: StoreConfig, *_: Any) -> Any:
+        if next(numbers) == 0:
+            raise ZeroDivisionError
+        assert evicting.wait(PATIENCE)
+        return get_or_create_store(config).put('late')
+
+    monkeypatch.setattr(example, 'compress', compress)
+    files = {Path('first'): b'', Path('second'): b''}
+    connector = Noticing()
+    with (
+        ThreadPoolExecutor(2) as workers,
+        pytest.raises(ZeroDivisionError),
+    ):
+        example.compress_files(files, connector, workers)
+    assert len(connector) == 0
 
 
 # What a newcomer gets wrong.

@@ -182,8 +182,8 @@ def test_faulty_connector(
 def test_a_failed_run_waits_for_its_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # One of them is in the middle of its file when the driver evicts what it
-    # has put.
+    # They go on when the driver evicts what it has put, and it is ready long
+    # before they are.
     evicting = threading.Event()
     numbers = itertools.count()
 
@@ -199,7 +199,7 @@ def test_a_failed_run_waits_for_its_workers(
         return get_or_create_store(config).put('late')
 
     monkeypatch.setattr(example, 'compress', compress)
-    files = {Path('first'): b'', Path('second'): b''}
+    files = {Path(str(number)): b'' for number in range(2000)}
     connector = Noticing()
     with (
         ThreadPoolExecutor(2) as workers,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import statistics
 import sys
 import sysconfig
@@ -36,27 +37,27 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from distributed import Client
+    from distributed import LocalCluster
     from proxystore.connectors.multi import MultiConnector
     from proxystore.connectors.multi import Policy
+    from proxystore.connectors.redis import RedisConnector
     from proxystore.store import get_or_create_store
     from proxystore.store import Store
     from proxystore.store.config import StoreConfig
     from proxystore.store.lifetimes import ContextLifetime
-    from tqdm import tqdm
 
     from proxystore_local import LocalConnector
 except ModuleNotFoundError as error:
     sys.exit(
-        f'beyond_one_process.py: error: no module named {error.name!r}: run '
-        "python -m pip install '.[examples]' in a clone of proxystore-local",
+        f'no module named {error.name!r}: run '
+        "python -m pip install '.[beyond]' in a clone of proxystore-local",
     )
 
-# What only some connectors and workers need is imported where it is used.
 HOST = '127.0.0.1'
 COUNT = max(2, min(4, os.cpu_count() or 1))
 # A MultiConnector keeps objects up to this size, in bytes, in this process.
 SMALL = 32_000
-PACKAGES = {'dist-packages', 'site-packages'}
 
 
 # --8<-- [start:work]
@@ -97,7 +98,6 @@ def compress_files(
     with (
         Store('beyond-one-process', connector, register=True) as store,
         ContextLifetime(store) as lifetime,
-        tqdm(total=len(files), unit='file', disable=None) as bar,
     ):
         config = store.config()
         dictionary = store.put(shared, lifetime=lifetime)
@@ -116,7 +116,6 @@ def compress_files(
                 packed[jobs[job]] = fetch(store, result)
                 store.evict(result)
                 keys.append(result)
-                bar.update()
         except BaseException:
             # Workers that come to their file now do not find it, and those
             # that have it need the Store until they are done.
@@ -136,9 +135,6 @@ def make_connector(kind: str, port: int) -> Any:
     """Make the connector, which decides where the objects are."""
     if kind == 'local':
         return LocalConnector()
-
-    from proxystore.connectors.redis import RedisConnector
-
     redis = RedisConnector(HOST, port)
     if kind == 'redis':
         return redis
@@ -161,9 +157,6 @@ def make_workers(kind: str) -> Iterator[Executor]:
                 wait([processes.submit(os.getpid) for _ in range(COUNT)])
             yield processes
     else:
-        from distributed import Client
-        from distributed import LocalCluster
-
         with ignored_ctrl_c():
             cluster = LocalCluster(
                 processes=True,
@@ -194,35 +187,14 @@ def ignored_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def read_files(folder: Path) -> dict[Path, bytes]:
-    """Read the *.py files in a folder, without packages."""
-    return {
-        file: file.read_bytes()
+def find_files(folder: Path) -> list[Path]:
+    """Find the *.py files in a folder, without installed packages."""
+    return [
+        file
         for file in sorted(folder.rglob('*.py'))
         if file.is_file()
-        and not PACKAGES.intersection(file.relative_to(folder).parts)
-    }
-
-
-def check_redis(port: int) -> None:
-    """Raise a `RedisError` at once if there is no Redis server."""
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    retry = Retry(NoBackoff(), 0)
-    with Redis(HOST, port, retry=retry, socket_timeout=5) as client:
-        client.ping()
-
-
-def restore(packed: bytes, dictionary: bytes) -> bytes | None:
-    """Restore a file from its compressed form, if that is not damaged."""
-    unpacker = zlib.decompressobj(zdict=dictionary)
-    try:
-        content = unpacker.decompress(packed)
-    except zlib.error:
-        return None
-    return content if unpacker.eof else None
+        and 'site-packages' not in file.relative_to(folder).parts
+    ]
 
 
 def measure(user: Any, size: int, count: int) -> dict[str, float]:
@@ -263,15 +235,6 @@ def print_latency(port: int) -> None:
         store.close()
 
 
-def port_number(text: str) -> int:
-    """Parse the number of a port."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(
-            f'not a number from 1 to 65535: {text!r}',
-        )
-    return int(text)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments of the command."""
     parser = argparse.ArgumentParser(
@@ -300,7 +263,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--redis-port',
-        type=port_number,
+        type=int,
         default=6379,
         metavar='N',
         help=f'Find the Redis server at this port of {HOST} '
@@ -311,49 +274,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='Time the operations of all connectors instead.',
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compress, print and check."""
+    options = parse(arguments)
+    port = options.redis_port
     if options.workers != 'threads' and options.connector != 'redis':
-        parser.error(
+        sys.exit(
             f'--connector {options.connector} keeps objects in the memory of '
             'this process, where the workers of --workers '
             f'{options.workers} cannot read them: use --connector redis, or '
             '--workers threads',
         )
-    return options
-
-
-def compress_and_check(options: argparse.Namespace) -> str | None:
-    """Compress, print and check; returns what is wrong, if anything is."""
-    port = options.redis_port
-    try:
-        if options.workers == 'dask':
-            import distributed  # noqa: F401
-        if options.connector != 'local' or options.latency:
-            import redis
-
-            try:
-                check_redis(port)
-            except redis.RedisError as error:
-                return (
-                    f'no Redis server at {HOST}:{port} ({error}): start one '
-                    f"with 'redis-server --port {port}', or give the port of "
-                    'yours with --redis-port'
-                )
-    except ModuleNotFoundError as error:
-        return (
-            f'no module named {error.name!r}: run '
-            "python -m pip install '.[beyond]' in a clone of proxystore-local"
-        )
+    if options.connector != 'local' or options.latency:
+        try:
+            socket.create_connection((HOST, port), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            sys.exit(
+                f'no Redis server at {HOST}:{port} ({error}): start one with '
+                f"'redis-server --port {port}', or give the port of yours "
+                'with --redis-port',
+            )
     if options.latency:
         print_latency(port)
-        return None
+        return
 
-    try:
-        files = read_files(options.folder)
-    except OSError as error:
-        return f'cannot read a file: {error}'
+    files = {it: it.read_bytes() for it in find_files(options.folder)}
     if not files:
-        return f'no *.py files in {options.folder}'
+        sys.exit(f'no *.py files in {options.folder}')
     connector = make_connector(options.connector, port)
     with make_workers(options.workers) as workers:
         start = time.perf_counter()
@@ -370,30 +320,13 @@ def compress_and_check(options: argparse.Namespace) -> str | None:
     for name, number in rows.items():
         print(f'{name:<12}{number:>14,}')
     for file, content in files.items():
-        if restore(packed[file], dictionary) != content:
-            return f'WRONG: {file} is not restored from its compressed form'
+        unpacker = zlib.decompressobj(zdict=dictionary)
+        if unpacker.decompress(packed[file]) != content:
+            sys.exit(f'WRONG: {file} is not restored')
     if left > 0:
-        return f'WRONG: {left} objects were left in the connector'
+        sys.exit(f'WRONG: {left} objects were left in the connector')
     print('OK: each file is restored, and all objects are evicted')
-    return None
-
-
-def main(arguments: Sequence[str] | None = None) -> int | str | None:
-    """Run the command; returns what sys.exit() takes."""
-    options = parse(arguments)
-    try:
-        wrong = compress_and_check(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print('beyond_one_process.py: interrupted', file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Nobody reads the output any more, as after `| head -1`. Python
-        # flushes it once again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return wrong and f'beyond_one_process.py: {wrong}'
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -26,11 +26,9 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from io import TextIOWrapper
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -38,17 +36,15 @@ from typing import Any
 try:
     from proxystore.proxy import Proxy
     from proxystore.store import Store
-    from tqdm import tqdm
 
     from proxystore_local import LocalConnector
 except ModuleNotFoundError as error:
     sys.exit(
-        f'word_count.py: error: no module named {error.name!r}: run '
+        f'no module named {error.name!r}: run '
         "python -m pip install '.[examples]' in a clone of proxystore-local",
     )
 
 BATCH_SIZE = 16
-PACKAGES = {'dist-packages', 'site-packages'}
 WORD = re.compile(r'[^\W\d_]+')
 
 
@@ -118,29 +114,26 @@ def count_files(
             )
             worker.store = stores.enter_context(store)
 
-        def show(stage: str, results: Iterable[Any], total: int) -> list[Any]:
-            # disable=None: no bar where standard error is no terminal.
-            return list(tqdm(results, stage, total, disable=None))
-
         with ThreadPoolExecutor(threads, initializer=start) as pool:
-            proxies = show('put', pool.map(put_contents, batches), size)
-            counting = pool.map(count_words, proxies, repeat(threads))
-            keys = show('count', counting, size)
+            proxies = pool.map(put_contents, batches)
+            keys = pool.map(count_words, proxies, repeat(threads))
             # From the parts of each batch to the batches of each part.
-            merging = pool.map(merge_counts, zip(*keys))
-            counts = show('merge', merging, threads)
+            counts = pool.map(merge_counts, zip(*keys))
     return sum(counts, Counter()), len(files) + size * threads
 
 
-def positive(text: str) -> int:
-    """Parse a whole number that is at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'not a number from 1 up: {text!r}')
-    return int(text)
+def find_files(folder: Path) -> list[Path]:
+    """Find the *.py files in a folder, without installed packages."""
+    return [
+        file
+        for file in sorted(folder.rglob('*.py'))
+        if file.is_file()
+        and 'site-packages' not in file.relative_to(folder).parts
+    ]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments of the command."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, print and check."""
     parser = argparse.ArgumentParser(
         description='Count words with threads that share one connector.',
     )
@@ -154,48 +147,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=positive,
+        type=int,
         default=max(4, os.cpu_count() or 1),
         metavar='N',
         help='Use this many threads, but no more than there are files '
         '(default: %(default)s).',
     )
-    parser.add_argument(
-        '--top',
-        type=positive,
-        default=10,
-        metavar='N',
-        help='Print this many of the most common words '
-        '(default: %(default)s).',
-    )
-    return parser.parse_args(arguments)
-
-
-def count_and_check(folder: Path, threads: int, top: int) -> str | None:
-    """Count, print and check; returns what is wrong, if anything is."""
-    files = [
-        file
-        for file in sorted(folder.rglob('*.py'))
-        if file.is_file()
-        and not PACKAGES.intersection(file.relative_to(folder).parts)
-    ]
+    options = parser.parse_args(arguments)
+    files = find_files(options.folder)
     if not files:
-        return f'no *.py files in {folder}'
+        sys.exit(f'no *.py files in {options.folder}')
+    if options.threads < 1:
+        sys.exit('--threads has to be 1 or more')
 
     connector = LocalConnector()
-    threads = min(threads, len(files))
+    threads = min(options.threads, len(files))
     start = time.perf_counter()
-    try:
-        counts, objects = count_files(files, threads, connector)
-        seconds = time.perf_counter() - start
-        contents = [file.read_bytes() for file in files]
-    except OSError as error:
-        return f'cannot read a file: {error}'
+    counts, objects = count_files(files, threads, connector)
+    seconds = time.perf_counter() - start
+    contents = [file.read_bytes() for file in files]
     expected = Counter(word for content in contents for word in split(content))
 
-    # Words may have letters that the terminal does not.
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors='backslashreplace')
     rows = {
         'files': len(files),
         'bytes': sum(map(len, contents)),
@@ -205,34 +177,16 @@ def count_and_check(folder: Path, threads: int, top: int) -> str | None:
         'threads': threads,
         'seconds': round(seconds, 2),
     }
-    for table in rows.items(), counts.most_common(top):
+    for table in rows.items(), counts.most_common(10):
         for name, number in table:
             print(f'{name:<20}{number:>14,}')
         print()
     if counts != expected:
-        return 'WRONG: one thread without a store counts differently'
+        sys.exit('WRONG: one thread without a store counts differently')
     if len(connector) > 0:
-        return f'WRONG: {len(connector)} objects were left in the connector'
+        sys.exit(f'WRONG: {len(connector)} objects were left in the connector')
     print('OK: one thread without a store counts the same, all is evicted')
-    return None
-
-
-def main(arguments: Sequence[str] | None = None) -> int | str | None:
-    """Run the command; returns what sys.exit() takes."""
-    options = parse(arguments)
-    try:
-        wrong = count_and_check(options.folder, options.threads, options.top)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print('word_count.py: interrupted', file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Nobody reads the output any more, as after `| head -1`. Python
-        # flushes it once again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return wrong and f'word_count.py: {wrong}'
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -32,14 +32,7 @@ needs_gil = pytest.mark.skipif(
 
 
 def load(path: Path) -> Any:
-    """Run a file as a module that nobody else has.
-
-    Args:
-        path: File to run.
-
-    Returns:
-        The module.
-    """
+    """Run a file as a module that nobody else has."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -48,39 +41,12 @@ def load(path: Path) -> Any:
     return module
 
 
-def without(script: Path, *modules: str) -> str:
-    """Get code that runs a script where modules are not installed.
-
-    Args:
-        script: Script to run.
-        modules: Names of the modules.
-
-    Returns:
-        A program for `python -c`.
-    """
-    return (
-        'import runpy, sys; '
-        f'sys.modules.update(dict.fromkeys({modules!r})); '
-        f'sys.argv[0] = {str(script)!r}; '
-        f'runpy.run_path({str(script)!r}, run_name="__main__")'
-    )
-
-
 def run_apart(
     *arguments: str,
     timeout: float = 3 * PATIENCE,
     **environment: str,
 ) -> tuple[int, str]:
-    """Run Python in a process of its own.
-
-    Args:
-        arguments: Those of `python`.
-        timeout: Seconds after which it is killed.
-        environment: Variables that are set for it.
-
-    Returns:
-        Its exit code, and what it printed.
-    """
+    """Run Python in a process of its own; gives exit code and output."""
     variables = {**os.environ, **environment}
     # Which would measure the process, and each that it forks by the hundred.
     variables.pop('COVERAGE_PROCESS_CONFIG', None)
@@ -101,15 +67,10 @@ def fork_inside(
     run: Callable[[Callable[[], object]], object],
     work: Callable[[], object],
 ) -> int:
-    """Fork in the middle of something, with which both sides go on.
+    """Fork in the middle of `run`, with which both sides go on.
 
-    Args:
-        run: What to do. It is given the function that forks.
-        work: What the child does when it was forked, and again when `run` has
-            returned.
-
-    Returns:
-        The child's status, which is not 0 if it failed or hung.
+    The child does the work when it was forked, and again when `run` has
+    returned. Gives its status, which is not 0 if it failed or hung.
     """
     pid = -1
 

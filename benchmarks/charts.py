@@ -24,6 +24,17 @@ from benchmarks.report import RIVALS
 STYLE = (
     'seaborn-v0_8-whitegrid',
     # Text stays text, and the same chart is the same file.
+    # On a light page or a dark one.
+    {
+        'axes.facecolor': 'none',
+        'figure.facecolor': 'none',
+        'axes.edgecolor': 'gray',
+        'grid.color': '#8884',
+        'text.color': 'gray',
+        'axes.labelcolor': 'gray',
+        'xtick.color': 'gray',
+        'ytick.color': 'gray',
+    },
     {
         'svg.fonttype': 'none',
         'svg.hashsalt': 'proxystore-local',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Collection
 from collections.abc import Sequence
 from functools import partial
@@ -36,30 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='measure in less than a minute, with noisier numbers, '
-        'instead of five to ten',
+        help='Measure in less than a minute, with noisier numbers, '
+        'instead of five to ten.',
     )
     parser.add_argument(
         '--only',
         action='append',
         choices=WORKLOADS,
-        help='measure this workload, and others only if the option is '
-        'repeated (default: all)',
+        help='Measure this workload, and others only if the option is '
+        'repeated (default: all).',
     )
     parser.add_argument(
         '--merge',
         nargs='+',
         type=Path,
         metavar='FILE',
-        help='measure nothing, but write the tables and charts of the '
-        'documentation from the results (JSON) of several Pythons',
+        help='Measure nothing, but write the tables and charts of the '
+        'documentation from the results (JSON) of several Pythons.',
     )
     parser.add_argument(
         '--output',
         type=Path,
         default=Path('.benchmarks'),
         metavar='FOLDER',
-        help='folder of all files that are written (default: %(default)s)',
+        help='Write all files to this folder (default: %(default)s).',
     )
     options = parser.parse_args(arguments)
     for name in options.only or ():
@@ -77,7 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _merge(files: Sequence[Path], folder: Path) -> None:
-    runs = report.newest_first(map(report.Results.from_file, files))
+    try:
+        runs = report.newest_first(map(report.Results.from_file, files))
+    except ValueError as error:
+        sys.exit(
+            '--merge: expected results (JSON) of python -m benchmarks: '
+            f'{error}',
+        )
     texts = {f'{run.about["tag"]}.md': report.full(run) for run in runs}
     texts['tables.md'] = report.markdown(runs)
     texts |= charts.draw(runs)

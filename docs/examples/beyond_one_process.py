@@ -16,7 +16,6 @@ import argparse
 import os
 import signal
 import socket
-import statistics
 import sys
 import sysconfig
 import time
@@ -197,44 +196,6 @@ def find_files(folder: Path) -> list[Path]:
     ]
 
 
-def measure(user: Any, size: int, count: int) -> dict[str, float]:
-    """Get the median times of a connector or Store, in microseconds."""
-    data = os.urandom(size)
-    times: dict[str, list[float]] = {'put': [], 'get': []}
-    for _ in range(count):
-        start = time.perf_counter()
-        key = user.put(data)
-        middle = time.perf_counter()
-        user.get(key)
-        end = time.perf_counter()
-        user.evict(key)
-        times['put'].append(middle - start)
-        times['get'].append(end - middle)
-    return {name: statistics.median(times[name]) * 1e6 for name in times}
-
-
-def print_latency(port: int) -> None:
-    """Print what the operations of each connector take, and a Store's."""
-    kinds = ('local', 'multi', 'redis')
-    connectors = {kind: make_connector(kind, port) for kind in kinds}
-    stores = {
-        kind: Store(f'latency-{kind}', connectors[kind], cache_size=0)
-        for kind in kinds
-    }
-    header = ''.join(f'{kind:>13}' for kind in (*kinds, 'redis/local'))
-    print(f'{"median, microseconds":<22}{header}')
-    for size, unit, count in (10**3, '1 kB', 5000), (10**7, '10 MB', 50):
-        for layer, users in ('connector', connectors), ('Store', stores):
-            rows = [measure(users[kind], size, count) for kind in kinds]
-            for operation in 'put', 'get':
-                times = [row[operation] for row in rows]
-                label = f'{layer} {operation}, {unit}'
-                numbers = ''.join(f'{number:>13,.1f}' for number in times)
-                print(f'{label:<22}{numbers}{times[-1] / times[0]:>13,.1f}')
-    for store in stores.values():
-        store.close()
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments of the command."""
     parser = argparse.ArgumentParser(
@@ -269,11 +230,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f'Find the Redis server at this port of {HOST} '
         '(default: %(default)s).',
     )
-    parser.add_argument(
-        '--latency',
-        action='store_true',
-        help='Time the operations of all connectors instead.',
-    )
     return parser.parse_args(arguments)
 
 
@@ -288,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f'{options.workers} cannot read them: use --connector redis, or '
             '--workers threads',
         )
-    if options.connector != 'local' or options.latency:
+    if options.connector != 'local':
         try:
             socket.create_connection((HOST, port), timeout=5).close()
         except (OSError, OverflowError) as error:
@@ -297,10 +253,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"'redis-server --port {port}', or give the port of yours "
                 'with --redis-port',
             )
-    if options.latency:
-        print_latency(port)
-        return
-
     files = {it: it.read_bytes() for it in find_files(options.folder)}
     if not files:
         sys.exit(f'no *.py files in {options.folder}')
@@ -329,4 +281,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Nobody reads any more. Python would complain as it flushes again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(str(error))

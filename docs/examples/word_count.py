@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from io import TextIOWrapper
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         'threads': threads,
         'seconds': round(seconds, 2),
     }
+    # Words may have letters that the terminal has not.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     for table in rows.items(), counts.most_common(10):
         for name, number in table:
             print(f'{name:<20}{number:>14,}')
@@ -189,4 +193,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Nobody reads any more. Python would complain as it flushes again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(str(error))

@@ -168,7 +168,30 @@ def test_ctrl_c_ends_all_processes(
         _, error = child.communicate(timeout=60)
         # It comes to its end once the process that measures is gone.
         assert said.read() == ''
-    assert (child.returncode, error) == (1, 'interrupted\n')
+    assert (child.returncode, error) == (130, 'interrupted\n')
+
+
+def test_closed_pipe_ends_in_silence() -> None:
+    with start('--help') as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        assert child.stderr is not None
+        assert child.stderr.read() == ''
+
+
+@pytest.mark.parametrize(
+    ('merged', 'message'),
+    [
+        ('LICENSE', 'expected results (JSON) of python -m benchmarks: '),
+        ('no/such', "No such file or directory: 'no/such'"),
+    ],
+)
+def test_what_is_no_result_is_named(merged: str, message: str) -> None:
+    with start('--merge', merged) as child:
+        _, error = child.communicate(timeout=60)
+    assert child.returncode == 1
+    (line,) = error.splitlines()
+    assert message in line
 
 
 class TornConnector(LocalConnector):

@@ -143,13 +143,6 @@ def test_ctrl_c(port: int, workers: str) -> None:
     assert printed.endswith('\nKeyboardInterrupt\n')
 
 
-def test_latency(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = example.measure
-    once = lambda user, size, _: measure(user, size, 1)  # noqa: E731
-    monkeypatch.setattr(example, 'measure', once)
-    example.main(['--latency', '--redis-port', str(port)])
-
-
 put: Any = LocalConnector.put
 
 
@@ -220,7 +213,10 @@ def test_a_failed_run_waits_for_its_workers(
         ('--workers processes --connector multi', 'or --workers threads$'),
         # No server can have such a port.
         ('--connector redis --redis-port 0', '^no Redis server at .*:0 '),
-        ('--latency --redis-port 65536', '^no Redis server at .*:65536 '),
+        (
+            '--connector redis --redis-port 65536',
+            '^no Redis server at .*:65536 ',
+        ),
     ],
 )
 def test_bad_arguments(arguments: str, message: str) -> None:

@@ -95,7 +95,7 @@ def test_two_writers_and_a_reader_bound_2() -> None:
 
 # A failure shows the shrunk program, and what its threads did when.
 @settings(max_examples=10, suppress_health_check=[*HealthCheck])
-@given(drawn_programs(most_steps=12))
+@given(drawn_programs())
 def test_drawn_programs_bound_1(program: Program) -> None:
     explore(partial(Execution, program), len(program), 1)
 

@@ -45,7 +45,7 @@ def test_the_default_lock_survives(storm: str) -> None:
     ],
 )
 def test_other_locks_do_not_survive(storm: str) -> None:
-    code, printed = run_storm(storm, 'RWLockFair', '1', patience='2')
+    code, printed = run_storm(storm, 'RWLockFair', '2', patience='2')
     assert code != 0, printed
 
 

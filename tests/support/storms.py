@@ -82,19 +82,20 @@ here = Here()
 
 
 class Litter:
-    """Cyclic garbage, which uses the connector when it is finalized."""
+    """What uses the connector when it is finalized."""
 
-    def __init__(self) -> None:
-        self.cycle = self
+    cycle: Litter | None = None
 
     def __del__(self) -> None:
         finalize()
 
 
 def drop_litter() -> None:
-    """Make garbage, but not faster than it is collected."""
+    """Make cyclic garbage, but not faster than it is collected."""
     if here.litter is None or here.litter() is None:
-        here.litter = weakref.ref(Litter(), finalize)
+        litter = Litter()
+        litter.cycle = litter
+        here.litter = weakref.ref(litter, finalize)
 
 
 def finalize(_: object = None) -> None:
@@ -106,12 +107,6 @@ def finalize(_: object = None) -> None:
             worker.counts['finalizers'] += 1
         finally:
             here.inside = worker
-
-
-def let_in() -> None:
-    """Let other threads and the collector in, in the middle of a batch."""
-    time.sleep(0)
-    gc.collect()
 
 
 def set_alarm() -> None:
@@ -162,8 +157,12 @@ class Worker:
             with self.storm.beside:
                 self.do(name, *arguments)
         # Of the batch all is there, but what has been evicted in order.
+        first, *others = self.storm.batch
+        between: list[LocalKey] = []
+        if self.storm.lock != 'default':  # Inside which nobody comes in.
+            between = [hooked(key, self.storm.let_in) for key in self.keys]
         for values in (
-            self.connector.get_batch(self.storm.batch),
+            self.connector.get_batch([first, *between, *others]),
             self.connector.config()['store_dict'].values(),
         ):
             seen = [value for value in values if value in BATCH]
@@ -230,7 +229,7 @@ class Storm:
         self.failures: list[BaseException] = []
         self.store: dict[LocalKey, bytes] = {}
         self.connector = LocalConnector(self.store, lock=ALL_LOCKS[lock]())
-        self.batch: list[LocalKey] = []
+        self.batch = [self.connector.new_key()]
         self.threads: list[threading.Thread] = []
         self.workers: list[Worker] = []
         # Those of signal handlers: one may come inside another.
@@ -341,13 +340,19 @@ class Storm:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
 
     def put_and_evict_a_batch(self) -> None:
-        keys = self.connector.put_batch(BATCH)
-        self.batch = [*keys]
-        if self.lock != 'default':  # Inside which nobody comes in.
-            self.batch[1] = hooked(keys[1], let_in)
+        self.batch = self.connector.put_batch(BATCH)
         assert self.connector.get_batch(self.batch) == BATCH
-        for key in keys:
+        for key in self.batch:
             self.connector.evict(key)
+
+    def let_in(self) -> None:
+        """Let others come in, in the middle of a batch."""
+        time.sleep(0)
+        if 'finalizers' in self.faults:
+            Litter()  # Is finalized at once.
+        main = threading.current_thread() is threading.main_thread()
+        if main and self.faults == {'handlers'}:
+            signal.raise_signal(signal.SIGALRM)
 
     def visit(self, visitor: Worker, inside: Worker) -> None:
         """Work a bit in a thread that comes and goes."""

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import queue
@@ -55,6 +56,10 @@ ALL_LOCKS = LOCKS | {'NoLock': NoLock}
 # Seconds after which a child counts as hanging. Without a GIL some do.
 CHILD_PATIENCE = 2 if FREE_THREADED else PATIENCE // 2
 SECONDS_PER_LINE = 10
+
+# Whether a signal handler uses the connector, if it may also raise. One that
+# does comes back only when another one, inside it, raises.
+USES = itertools.cycle([True, False, False, True, True, False, False, False])
 
 # Put again and again by one thread, which evicts it from first to last.
 BATCH = [b'batch %d' % number for number in range(5)]
@@ -322,9 +327,9 @@ class Storm:
         """Raise inside any operation, or use the connector there."""
         if self.over:
             return
-        uses = random.random() < 0.4 or 'interrupts' not in self.faults
-        if not uses or not self.idle:
-            raise InterruptError
+        if 'interrupts' in self.faults:
+            if not self.idle or not next(USES):
+                raise InterruptError
         worker = self.idle.pop()
         worker.work_until_struck_by('interrupts')
         worker.counts['handlers'] += 1

@@ -327,9 +327,9 @@ class Storm:
         """Raise inside any operation, or use the connector there."""
         if self.over:
             return
-        if 'interrupts' in self.faults:
-            if not self.idle or not next(USES):
-                raise InterruptError
+        uses = bool(self.idle) and next(USES)
+        if 'interrupts' in self.faults and not uses:
+            raise InterruptError
         worker = self.idle.pop()
         worker.work_until_struck_by('interrupts')
         worker.counts['handlers'] += 1

@@ -293,12 +293,12 @@ class Storm:
         """Let the faults strike threads that work, until it is over."""
         self.start(self.put_and_evict_a_batch)
         threading.Thread(target=self.set_exceptions, daemon=True).start()
-        for _ in range(3):
+        for _ in range(2):
             work = self.worker().work_until_struck_by
             self.start(work, 'async_exceptions')
         if 'finalizers' in self.faults:
             # Free-threaded builds wait for more, unless the second is 0.
-            gc.set_threshold(10, 0 if FREE_THREADED else 10)
+            gc.set_threshold(5, 0 if FREE_THREADED else 10)
             gc.freeze()  # So that a collection is as short as an operation.
             self.start(self.visit, self.worker(), self.worker())
         if 'forks' in self.faults:

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import queue
@@ -55,6 +56,10 @@ ALL_LOCKS = LOCKS | {'NoLock': NoLock}
 # Seconds after which a child counts as hanging. Without a GIL some do.
 CHILD_PATIENCE = 2 if FREE_THREADED else PATIENCE // 2
 SECONDS_PER_LINE = 10
+
+# Whether a signal handler uses the connector, if it may also raise. One that
+# does comes back only when another one, inside it, raises.
+USES = itertools.cycle([True, False, False, True, True, False, False, False])
 
 # Put again and again by one thread, which evicts it from first to last.
 BATCH = [b'batch %d' % number for number in range(5)]
@@ -288,12 +293,12 @@ class Storm:
         """Let the faults strike threads that work, until it is over."""
         self.start(self.put_and_evict_a_batch)
         threading.Thread(target=self.set_exceptions, daemon=True).start()
-        for _ in range(3):
+        for _ in range(2):
             work = self.worker().work_until_struck_by
             self.start(work, 'async_exceptions')
         if 'finalizers' in self.faults:
             # Free-threaded builds wait for more, unless the second is 0.
-            gc.set_threshold(10, 0 if FREE_THREADED else 10)
+            gc.set_threshold(5, 0 if FREE_THREADED else 10)
             gc.freeze()  # So that a collection is as short as an operation.
             self.start(self.visit, self.worker(), self.worker())
         if 'forks' in self.faults:
@@ -322,8 +327,8 @@ class Storm:
         """Raise inside any operation, or use the connector there."""
         if self.over:
             return
-        uses = random.random() < 0.4 or 'interrupts' not in self.faults
-        if not uses or not self.idle:
+        uses = bool(self.idle) and next(USES)
+        if 'interrupts' in self.faults and not uses:
             raise InterruptError
         worker = self.idle.pop()
         worker.work_until_struck_by('interrupts')

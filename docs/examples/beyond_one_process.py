@@ -36,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from command import find_files
+    from command import run
     from distributed import Client
     from distributed import LocalCluster
     from proxystore.connectors.multi import MultiConnector
@@ -186,16 +188,6 @@ def ignored_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Find the *.py files in a folder, without installed packages."""
-    return [
-        file
-        for file in sorted(folder.rglob('*.py'))
-        if file.is_file()
-        and 'site-packages' not in file.relative_to(folder).parts
-    ]
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments of the command."""
     parser = argparse.ArgumentParser(
@@ -254,8 +246,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 'with --redis-port',
             )
     files = {it: it.read_bytes() for it in find_files(options.folder)}
-    if not files:
-        sys.exit(f'no *.py files in {options.folder}')
     connector = make_connector(options.connector, port)
     with make_workers(options.workers) as workers:
         start = time.perf_counter()
@@ -281,17 +271,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    try:
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain as it flushes again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        sys.exit(str(error))
+    run(main)

@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from command import find_files
+    from command import run
     from proxystore.proxy import Proxy
     from proxystore.store import Store
 
@@ -42,7 +44,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(
         f'no module named {error.name!r}: run '
-        "python -m pip install '.[examples]' in a clone of proxystore-local",
+        "python -m pip install '.[proxystore]' in a clone of proxystore-local",
     )
 
 BATCH_SIZE = 16
@@ -123,16 +125,6 @@ def count_files(
     return sum(counts, Counter()), len(files) + size * threads
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Find the *.py files in a folder, without installed packages."""
-    return [
-        file
-        for file in sorted(folder.rglob('*.py'))
-        if file.is_file()
-        and 'site-packages' not in file.relative_to(folder).parts
-    ]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, print and check."""
     parser = argparse.ArgumentParser(
@@ -156,8 +148,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     files = find_files(options.folder)
-    if not files:
-        sys.exit(f'no *.py files in {options.folder}')
     if options.threads < 1:
         sys.exit('--threads has to be 1 or more')
 
@@ -193,17 +183,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    try:
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain as it flushes again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        sys.exit(str(error))
+    run(main)

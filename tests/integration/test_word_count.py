@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import pytest
 pytest.importorskip('proxystore')
 
 from proxystore_local import LocalConnector
-from tests.support.locks import PATIENCE
 from tests.support.processes import load
 from tests.support.processes import ROOT
 from tests.support.processes import run_apart
@@ -112,7 +109,7 @@ def test_bad_argument(argument: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ('name', 'extra'),
-    [('word_count', 'examples'), ('beyond_one_process', 'beyond')],
+    [('word_count', 'proxystore'), ('beyond_one_process', 'beyond')],
 )
 def test_missing_package(
     monkeypatch: pytest.MonkeyPatch,
@@ -128,72 +125,69 @@ def test_missing_package(
 both = pytest.mark.parametrize('name', ['word_count', 'beyond_one_process'])
 
 
-def run(*arguments: object, **how: Any) -> Any:
-    """Run an example as a command."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        check=False,
-        cwd=SCRIPT.parent,
-        encoding='utf-8',
-        timeout=PATIENCE,
-        **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | how,
-    )
+def run_after(program: str, name: str, folder: Path) -> tuple[int, str]:
+    """Run a program, and then an example as a command."""
+    program += f"""
+import runpy, sys
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+runpy.run_path({str(SCRIPT.with_name(f'{name}.py'))!r}, run_name='__main__')
+"""
+    return run_apart('-c', program, str(folder))
 
 
 @both
 def test_ctrl_c(name: str, folder: Path) -> None:
     # While a worker gets an object, and so before the end.
-    program = f"""if True:
-        import runpy
-        import signal
-        import threading
-        from proxystore_local import LocalConnector
+    program = """
+import signal, threading
+from proxystore_local import LocalConnector
 
-        once = iter([threading.main_thread().ident])
-        get = LocalConnector.get
+once = iter([threading.main_thread().ident])
+get = LocalConnector.get
 
-        def interrupt(self, key):
-            for thread in once:
-                signal.pthread_kill(thread, signal.SIGINT)
-            return get(self, key)
+def interrupt(self, key):
+    for thread in once:
+        signal.pthread_kill(thread, signal.SIGINT)
+    return get(self, key)
 
-        LocalConnector.get = interrupt
-        runpy.run_path('{name}.py', run_name='__main__')
-    """
-    done = run('-c', program, folder)
-    assert (done.returncode, done.stdout) == (130, '')
-    assert done.stderr == 'interrupted\n'
+LocalConnector.get = interrupt
+"""
+    assert run_after(program, name, folder) == (130, 'interrupted\n')
 
 
 @both
 def test_closed_pipe_ends_in_silence(name: str, folder: Path) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, 'w') as pipe:
-        done = run(f'{name}.py', folder, stdout=pipe)
-    assert (done.returncode, done.stderr) == (1, '')
+    # Only standard output: what it may say on standard error is seen.
+    program = """
+import os
+reading, writing = os.pipe()
+os.close(reading)
+os.dup2(writing, 1)
+"""
+    assert run_after(program, name, folder) == (1, '')
 
 
 @both
 def test_unreadable_file_is_named(name: str, folder: Path) -> None:
-    program = f"""if True:
-        import runpy
-        from pathlib import Path
+    program = """
+from pathlib import Path
 
-        def read_bytes(path):
-            raise PermissionError(13, 'Permission denied', str(path))
+def read_bytes(path):
+    raise PermissionError(13, 'Permission denied', str(path))
 
-        Path.read_bytes = read_bytes
-        runpy.run_path('{name}.py', run_name='__main__')
-    """
-    done = run('-c', program, folder)
-    assert (done.returncode, done.stdout) == (1, '')
-    (line,) = done.stderr.splitlines()
+Path.read_bytes = read_bytes
+"""
+    code, printed = run_after(program, name, folder)
+    assert code == 1
+    (line,) = printed.splitlines()
     assert "Permission denied: '" in line
 
 
 def test_terminal_may_know_ascii_only(folder: Path) -> None:
-    env = os.environ | {'PYTHONIOENCODING': 'ascii'}
-    done = run(SCRIPT, folder, env=env)
-    assert done.returncode == 0, done.stderr
-    assert r'gr\xf6\xdfe' in done.stdout
+    code, printed = run_apart(
+        str(SCRIPT),
+        str(folder),
+        PYTHONIOENCODING='ascii',
+    )
+    assert code == 0, printed
+    assert r'gr\xf6\xdfe' in printed

@@ -81,10 +81,7 @@ def _merge(files: Sequence[Path], folder: Path) -> None:
     try:
         runs = report.newest_first(map(report.Results.from_file, files))
     except ValueError as error:
-        sys.exit(
-            '--merge: expected results (JSON) of python -m benchmarks: '
-            f'{error}',
-        )
+        sys.exit(f'argument --merge: {error}')
     texts = {f'{run.about["tag"]}.md': report.full(run) for run in runs}
     texts['tables.md'] = report.markdown(runs)
     texts |= charts.draw(runs)

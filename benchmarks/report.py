@@ -86,10 +86,16 @@ class Results(NamedTuple):
 
     @classmethod
     def from_file(cls, path: Path) -> Results:
-        """Read what `to_json()` wrote."""
-        read: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-        measurements = [Measurement(*m) for m in read.pop('measurements')]
-        return cls(**read, measurements=measurements)
+        """Read what `to_json()` wrote, or raise ValueError or OSError."""
+        text = path.read_text(encoding='utf-8')
+        try:
+            read: dict[str, Any] = json.loads(text)
+            measurements = [Measurement(*m) for m in read.pop('measurements')]
+            return cls(**read, measurements=measurements)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{path} is not a result of python -m benchmarks: {error!r}',
+            ) from error
 
     def cells(self) -> dict[str, dict[str, Measurement]]:
         """Get what was measured, by workload/table/column and by peer."""
@@ -245,12 +251,21 @@ def _spread(rounds: Sequence[float]) -> float:
 
 
 def newest_first(runs: Iterable[Results]) -> list[Results]:
-    """Sort runs by their Python, free-threaded builds behind the others."""
+    """Sort runs by their Python, free-threaded builds behind the others.
+
+    Raises ValueError if two are of the same Python.
+    """
 
     def version(run: Results) -> tuple[bool, str]:
         return 't' not in run.about['tag'], run.about['tag']
 
-    return sorted(runs, key=version, reverse=True)
+    found = sorted(runs, key=version, reverse=True)
+    tags = [run.about['tag'] for run in found]
+    if len(tags) != len(set(tags)):
+        raise ValueError(
+            f'expected one result of each Python, not of {", ".join(tags)}',
+        )
+    return found
 
 
 def markdown(runs: Sequence[Results]) -> str:

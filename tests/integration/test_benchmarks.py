@@ -182,16 +182,25 @@ def test_closed_pipe_ends_in_silence() -> None:
 @pytest.mark.parametrize(
     ('merged', 'message'),
     [
-        ('LICENSE', 'expected results (JSON) of python -m benchmarks: '),
-        ('no/such', "No such file or directory: 'no/such'"),
+        (['LICENSE'], 'LICENSE is not a result of python -m benchmarks: '),
+        (['{folder}/other.json'], 'other.json is not a result of python -m '),
+        (['no/such'], "No such file or directory: 'no/such'"),
+        ([str(PAGES / '3.13.json')] * 2, 'of each Python, not of 3.13, 3.13'),
     ],
 )
-def test_what_is_no_result_is_named(merged: str, message: str) -> None:
-    with start('--merge', merged) as child:
+def test_what_cannot_be_merged_is_named(
+    merged: list[str],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / 'other.json').write_text('{}')
+    files = [file.format(folder=tmp_path) for file in merged]
+    with start('--merge', *files, '--output', str(tmp_path / 'made')) as child:
         _, error = child.communicate(timeout=60)
     assert child.returncode == 1
     (line,) = error.splitlines()
     assert message in line
+    assert not any((tmp_path / 'made').iterdir())
 
 
 class TornConnector(LocalConnector):

@@ -15,7 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'src' / 'proxystore_local'
 PROGRAM = """
+from importlib.metadata import version
+from proxystore_local import __version__
 from proxystore_local import LocalConnector
+assert __version__ == version('proxystore-local')
 connector = LocalConnector()
 assert connector.get(connector.put(b'value')) == b'value'
 """

@@ -1,12 +1,14 @@
-"""The examples that `help()` shows run."""
+"""The examples that `help()` shows run, and the version."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import re
 
 import pytest
 
+import proxystore_local
 from proxystore_local import LocalConnector
 
 EXAMPLES = {
@@ -32,3 +34,7 @@ def test_all_that_is_public_has_an_example() -> None:
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_example(name: str) -> None:
     assert doctest.DocTestRunner().run(EXAMPLES[name]).failed == 0
+
+
+def test_version() -> None:
+    assert re.fullmatch(r'\d+\.\d+\.\d+', proxystore_local.__version__)

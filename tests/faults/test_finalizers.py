@@ -232,7 +232,7 @@ def exit_beside_daemon_threads() -> None:
         connector.evict(connector.put(b''))
         print('finalized')
 
-    # Not more: without a GIL, one may be stopped inside the dict, and leaves it
+    # Not more: without a GIL, one may be stopped inside the dict and leave it
     # locked. That is CPython's, and happens to any dict.
     for _ in range(2):
         start(work)

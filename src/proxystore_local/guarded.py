@@ -67,7 +67,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import starmap
+from operator import itemgetter
 from sys import is_finalizing
+from sys import version_info
 from time import sleep
 from typing import Any
 from typing import TypeVar
@@ -241,6 +243,26 @@ class GuardedDict(DictGuard):
         finally:
             gate += (None,)
         return DictGuard.evict(self, key)
+
+    def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
+        """Get the values of many keys at one moment."""
+        hash(keys)
+        # itemgetter() takes a third less time, if no key is missing. On 3.11
+        # its exception would let the collector in.
+        if version_info >= (3, 12) and len(keys) > 1:
+            run = map(itemgetter(*keys), (self.store,))
+            readers = self._readers
+            try:
+                readers += (None,)
+                try:
+                    if not self._closed:
+                        (values,) = run
+                        return [*values]
+                finally:
+                    del readers[0]
+            except KeyError:
+                pass
+        return DictGuard.get_batch(self, keys)
 
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""

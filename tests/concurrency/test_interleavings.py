@@ -48,7 +48,8 @@ SECTIONS = {
     'evict': 'evict',
     'get': 'get',
     'exists': 'exists',
-    'shared': 'get_batch',
+    'get_batch': 'get_batch',
+    'shared': '__len__',
 }
 
 # The second thread uses a second connector on the same dict. A write comes
@@ -162,7 +163,11 @@ OPENER_MUTANTS = {
 MUTANTS = [
     pytest.param(method, beside, changes, id=f'{method}: {name}')
     for methods, beside, mutants in [
-        (('get', 'exists', 'shared'), 'put_batch', READER_MUTANTS),
+        (
+            ('get', 'exists', 'get_batch', 'shared'),
+            'put_batch',
+            READER_MUTANTS,
+        ),
         (('set', 'evict', 'exclusive'), 'get_batch', WRITER_MUTANTS),
         (('shared',), 'put_batch', OPENER_MUTANTS),
     ]

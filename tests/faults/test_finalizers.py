@@ -26,6 +26,7 @@ import pytest
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
 from tests.support.operations import A
+from tests.support.operations import B
 from tests.support.operations import OPERATIONS
 from tests.support.processes import await_child
 from tests.support.processes import FREE_THREADED
@@ -198,9 +199,11 @@ def forks_beside_an_executor() -> None:
             thread.result()
 
 
-def keys_that_are_not_hashable() -> None:
+def keys_that_are_missing_or_not_hashable() -> None:
     """An exception is made, for which 3.11 runs the collector at once."""
     connector = LocalConnector({A: b'0'})
+    for _ in collections(lambda: connector.evict(A)):
+        assert connector.get_batch([B, B]) == [None, None]
     keys: Any = [A, []]
     for name in ('get', 'exists', 'get_batch', 'set', 'evict'):
         method = getattr(connector, name)
@@ -261,7 +264,7 @@ def run(scenario: str) -> None:
         pytest.param(handlers_that_use_a_store, marks=needs_proxystore),
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
         pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
-        keys_that_are_not_hashable,
+        keys_that_are_missing_or_not_hashable,
         exit_beside_daemon_threads,
     ],
 )

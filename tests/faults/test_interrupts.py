@@ -27,7 +27,8 @@ from tests.support.scenes import Scene
 
 # All but the first could be taken for what our code itself runs into.
 ERRORS: list[type[BaseException]] = [KeyboardInterrupt, AttributeError]
-ERRORS += [IndexError, MemoryError, StopIteration, TypeError, ValueError]
+ERRORS += [IndexError, KeyError, MemoryError, StopIteration, TypeError]
+ERRORS += [ValueError]
 
 # Where an operation is interrupted: which one another thread is in.
 PLACES = {

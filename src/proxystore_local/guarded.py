@@ -83,6 +83,10 @@ _NOTHING: dict[Any, Any] = {}
 # more often slow down the one that is inside by more than they gain.
 _PAUSE = 0.002
 
+# A writer that found readers keeps all others out meanwhile, so it comes back
+# sooner. Each time it waits twice as long.
+_SOON = 0.0001
+
 
 class DictGuard:
     """What can be done with a dict that threads share, each at one moment.
@@ -300,10 +304,11 @@ class GuardedDict(DictGuard):
         while True:
             # Anew each time: see _wait(), and there may have been a fork.
             gate, readers = self._gate, self._readers
+            longer = 2 * pause or _SOON
             try:
                 del gate[1]
             except IndexError:
-                pass
+                longer = _PAUSE
             else:
                 try:
                     self._closed = True
@@ -315,7 +320,7 @@ class GuardedDict(DictGuard):
                 finally:
                     gate += (None,)
             self._wait(pause)
-            pause = _PAUSE
+            pause = min(longer, _PAUSE)
 
     def _wait(self, pause: float) -> None:
         sleep(pause)

@@ -186,7 +186,7 @@ def stepped_guard(source: str = inspect.getsource(guarded)) -> Any:
         def _closed(self, value: bool) -> None:
             self.closed = value
 
-        def _wait(self, pause: float) -> None:
+        def _wait(self, _: float) -> None:
             self.waits.append(THIS.thread)
             count = self.waits.count(THIS.thread)
             assert count <= MOST_WAITS, 'waits for ever'
@@ -194,7 +194,7 @@ def stepped_guard(source: str = inspect.getsource(guarded)) -> Any:
                 # frontrun takes no time for it, but lets the thread wake up
                 # only where all others have ended or sleep longer. The next
                 # thread does: this one must not depend on it to come back.
-                time.sleep(pause * (2 * MOST_WAITS) ** THIS.thread)
+                time.sleep((2 * MOST_WAITS) ** THIS.thread)
 
     return SteppedGuard
 

@@ -44,13 +44,18 @@
 # readers leaves the dict closed meanwhile, so that no more come and it does
 # not starve. If it does not come back, a reader opens the dict.
 #
-# Two things would run Python code inside, and are done before: the exception
-# of a bad key (3.11 collects garbage as it allocates one, 3.14 as it formats
-# the message), so a key is hashed before and a miss is found by `in`; and, on
-# 3.11, to allocate other objects that the collector tracks. Nor may a release
-# fail: `del` does not allocate while one reader is inside (more there are only
-# without a GIL, where lists shrink in place), and `gate` has room for its
-# second item.
+# What else would run Python code inside comes before or after:
+#
+# - The exception of a bad key (3.11 collects garbage as it allocates one, 3.14
+#   as it formats the message). So a key is hashed before, and a miss is found
+#   by `in`.
+# - On 3.11, the allocation of any object that the collector tracks.
+# - Freeing a container: near the end of the stack, CPython puts off finalizers
+#   till then. So `calls` and `stores` have names.
+#
+# Nor may a release fail: `del` does not allocate while one reader is inside
+# (more there are only without a GIL, where lists shrink in place), and `gate`
+# has room for its second item.
 #
 # The holes that remain:
 #
@@ -61,6 +66,8 @@
 # - So do keys whose class defines __hash__, __eq__ or __del__ in Python,
 #   objects with a __del__ in a dict that was passed in, and warnings of
 #   `python -b`.
+# - So do, near the end of the stack, finalizers that are put off till evict()
+#   frees a key, and on 3.11 the collector, at a RecursionError.
 # - That CPython lets nobody in elsewhere is how it works, not a promise.
 
 from __future__ import annotations
@@ -134,7 +141,6 @@ class DictGuard:
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         """Get the values of many keys at one moment."""
-        hash(keys)  # Raises TypeError as well.
         values: list[bytes | None] = []
         self.shared(values.extend, map(self.store.get, keys))
         return values
@@ -254,7 +260,8 @@ class GuardedDict(DictGuard):
         # itemgetter() takes a third less time, if no key is missing. On 3.11
         # its exception would let the collector in.
         if version_info >= (3, 12) and len(keys) > 1:
-            run = map(itemgetter(*keys), (self.store,))
+            stores = (self.store,)
+            run = map(itemgetter(*keys), stores)
             readers = self._readers
             try:
                 readers += (None,)
@@ -270,12 +277,12 @@ class GuardedDict(DictGuard):
 
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""
-        run = starmap(function, (arguments,))
+        calls = (arguments,)
+        run = starmap(function, calls)
+        gate, readers = self._gate, self._readers
         pause = 0.0
         drained = False
         while True:
-            # Anew each time: see _wait(), and there may have been a fork.
-            gate, readers = self._gate, self._readers
             readers += (None,)
             try:
                 if not self._closed:
@@ -284,6 +291,8 @@ class GuardedDict(DictGuard):
             finally:
                 del readers[0]
             self._wait(pause)
+            # There may be others now: see there, and after a fork.
+            gate, readers = self._gate, self._readers
             if drained and not readers:
                 # No writer has come for a whole pause: open.
                 try:
@@ -299,7 +308,8 @@ class GuardedDict(DictGuard):
 
     def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that writes, alone."""
-        run = starmap(function, (arguments,))
+        calls = (arguments,)
+        run = starmap(function, calls)
         pause = 0.0
         while True:
             # Anew each time: see _wait(), and there may have been a fork.

@@ -31,8 +31,6 @@ from proxystore_local import LocalKey
 
 # What a thread does. It waits at the barrier before, and until the event.
 Worker = Callable[[threading.Barrier, threading.Event], Any]
-# Its number, and the workload.
-Turn = tuple[int, str]
 
 # Seconds after which threads that did not all start give up.
 PATIENCE = 60
@@ -130,7 +128,7 @@ def find_cases(workload: str, effort: Effort) -> list[Case]:
 def measure(
     effort: Effort,
     workloads: Sequence[str],
-    watch: Callable[[list[Turn]], Iterable[Turn]] = iter,
+    watch: Callable[[list[Any]], Iterable[Any]],
 ) -> list[Measurement]:
     """Put all peers through all cases.
 
@@ -142,7 +140,7 @@ def measure(
     Args:
         effort: How much work to put into it.
         workloads: Names of the workloads.
-        watch: Shows the progress while it iterates.
+        watch: Shows the progress while it iterates over all turns.
 
     Returns:
         All that was measured.
@@ -216,10 +214,7 @@ def nanoseconds(
     peer: Peer,
     connector: Any = None,
     *,
-    number: int = 0,
-    calls: int = 1,
-    best_of: int = 0,
-    batch: int = BATCH,
+    batch: int = 0,
     value: bytes = VALUE,
 ) -> tuple[float, ...]:
     """Time the calls of a statement, as `timeit` does.
@@ -230,19 +225,16 @@ def nanoseconds(
         effort: How often to run it.
         peer: What to time.
         connector: Its connector, by default a new one.
-        number: How often it runs at a stretch, by default as the effort says.
-        calls: How many calls it makes.
-        best_of: Number of such stretches, by default as the effort says.
-        batch: Length of `keys` and `values`.
+        batch: Objects that it handles, if it handles more than one. So long
+            are `keys` and `values`, by default 1000.
         value: What to store.
 
     Returns:
-        Nanoseconds for each call, or nothing if there is no such call.
+        Nanoseconds for each object, or nothing if there is no such call.
     """
     connector = peer.make() if connector is None else connector
     if statement.startswith('len(') and not hasattr(connector, '__len__'):
         return ()
-    number = number or effort.calls
     timer = timeit.Timer(
         statement,
         # Before each stretch and not timed, so that evict finds its keys.
@@ -250,15 +242,15 @@ def nanoseconds(
         globals={
             'connector': connector,
             'key': KEYS[0],
-            'keys': [KEYS[n % BATCH] for n in range(batch)],
+            'keys': [KEYS[n % BATCH] for n in range(batch or BATCH)],
             'missing': KEYS[-1],
             'value': value,
-            'values': [value] * batch,
+            'values': [value] * (batch or BATCH),
         },
     )
     # One more, to warm up.
-    _, *times = timer.repeat(1 + (best_of or effort.best_of), number)
-    return (min(times) / number / calls * 1e9,)
+    _, *times = timer.repeat(1 + effort.best_of, effort.calls)
+    return (min(times) / effort.calls / (batch or 1) * 1e9,)
 
 
 def filled(peer: Peer) -> Any:

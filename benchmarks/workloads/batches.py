@@ -17,14 +17,10 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         for size in (1, 10, 100, 1_000, 10_000, 100_000):
             if size > 20 * effort.calls:
                 break
-            run = partial(
-                engine.nanoseconds,
-                statement,
-                effort,
-                number=max(1, effort.calls // size),
-                calls=size,
+            some = effort._replace(
+                calls=max(1, effort.calls // size),
                 best_of=effort.best_of if size <= effort.calls else 1,
-                batch=size,
             )
+            run = partial(engine.nanoseconds, statement, some, batch=size)
             column = engine.Column(f'{size:,}', 'ns/obj')
             yield engine.Case(name, [column], effort.rounds, run)

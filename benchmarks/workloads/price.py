@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from benchmarks import engine
 
@@ -12,27 +11,20 @@ from benchmarks import engine
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each operation."""
     size = engine.BATCH
-    batch = {'number': effort.calls // size, 'calls': size}
-    usual: dict[str, Any] = {}
-    for name, statement, how in (
-        ('get', 'connector.get(key)', usual),
-        ('get missing', 'connector.get(missing)', usual),
-        ('exists', 'connector.exists(key)', usual),
-        ('len', 'len(connector)', usual),
-        ('set', engine.SET, usual),
-        ('put', 'connector.put(value)', usual),
-        (
-            'evict',
-            'for k in keys: connector.evict(k)',
-            {'number': 1, 'calls': size},
-        ),
-        ('new_key', 'connector.new_key()', usual),
-        ('get_batch/obj', 'connector.get_batch(keys)', batch),
-        ('put_batch/obj', 'connector.put_batch(values)', batch),
+    calls = effort.calls
+    for name, statement, number, batch in (
+        ('get', 'connector.get(key)', calls, 0),
+        ('get missing', 'connector.get(missing)', calls, 0),
+        ('exists', 'connector.exists(key)', calls, 0),
+        ('len', 'len(connector)', calls, 0),
+        ('set', engine.SET, calls, 0),
+        ('put', 'connector.put(value)', calls, 0),
+        ('evict', 'for k in keys: connector.evict(k)', 1, size),
+        ('new_key', 'connector.new_key()', calls, 0),
+        ('get_batch/obj', 'connector.get_batch(keys)', calls // size, size),
+        ('put_batch/obj', 'connector.put_batch(values)', calls // size, size),
     ):
-        yield engine.Case(
-            'one thread',
-            [engine.Column(name, 'ns')],
-            effort.processes,
-            partial(engine.nanoseconds, statement, effort, **how),
-        )
+        some = effort._replace(calls=number)
+        run = partial(engine.nanoseconds, statement, some, batch=batch)
+        column = engine.Column(name, 'ns')
+        yield engine.Case('one thread', [column], effort.processes, run)

@@ -23,9 +23,8 @@ from benchmarks.report import RIVALS
 
 STYLE = (
     'seaborn-v0_8-whitegrid',
-    # Text stays text, and the same chart is the same file.
-    # On a light page or a dark one.
     {
+        # On a light page or a dark one.
         'axes.facecolor': 'none',
         'figure.facecolor': 'none',
         'axes.edgecolor': 'gray',
@@ -34,8 +33,7 @@ STYLE = (
         'axes.labelcolor': 'gray',
         'xtick.color': 'gray',
         'ytick.color': 'gray',
-    },
-    {
+        # Text stays text, and the same chart is the same file.
         'svg.fonttype': 'none',
         'svg.hashsalt': 'proxystore-local',
         'xtick.labelsize': 'small',
@@ -156,20 +154,22 @@ def _find(run: Results, pattern: str) -> dict[str, Cell]:
 
 
 def _figure(
-    chart: Chart,
-    peers: Sequence[Peer],
-    panels: Mapping[str, Mapping[str, Cell]],
+    chart: Chart, peers: Sequence[Peer], panels: Mapping[str, dict[str, Cell]]
 ) -> Figure:
     height = len(panels) // 2
     figure = Figure(figsize=(7, 2 + 1.3 * height), layout='constrained')
     grid = figure.subplots(height, 2, sharex='col', sharey=True, squeeze=False)
     for axes, (title, marks) in zip(grid.flat, panels.items()):
         for peer, marker in zip(peers, MARKERS):
-            there = [mark for mark, cell in marks.items() if peer.name in cell]
-            if there:
+            values = {
+                mark: cell[peer.name].value
+                for mark, cell in marks.items()
+                if peer.name in cell
+            }
+            if values:
                 axes.plot(
-                    there,
-                    [marks[mark][peer.name].value for mark in there],
+                    [*values],
+                    [*values.values()],
                     color=peer.colour,
                     label=peer.label,
                     linestyle=chart.line,

@@ -24,10 +24,7 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
 
 
 def _run(
-    alive: int,
-    ended: int,
-    effort: engine.Effort,
-    peer: Peer,
+    alive: int, ended: int, effort: engine.Effort, peer: Peer
 ) -> tuple[float, ...]:
     connector = peer.make()
 

@@ -21,18 +21,13 @@ from benchmarks.peers import Peer
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each way to use Stores and number of threads."""
     for waiting, shared, threads in itertools.product(
-        (False, True),
-        (True, False),
-        (1, 2, 4, 8),
+        (False, True), (True, False), (1, 2, 4, 8)
     ):
+        run = partial(_run, waiting, shared, threads, effort.seconds)
         stores = 'one Store for all' if shared else 'a Store a thread'
         task = '1 ms of waiting' if waiting else 'computing'
-        yield engine.Case(
-            f'{stores}, {task}',
-            [engine.Column(f'{threads} thread{"s" * (threads > 1)}', 'k/s')],
-            effort.rounds,
-            partial(_run, waiting, shared, threads, effort.seconds),
-        )
+        column = engine.Column(f'{threads} thread{"s" * (threads > 1)}', 'k/s')
+        yield engine.Case(f'{stores}, {task}', [column], effort.rounds, run)
 
 
 def _wait_and_loads(data: bytes) -> Any:
@@ -41,29 +36,22 @@ def _wait_and_loads(data: bytes) -> Any:
 
 
 def _run(
-    waiting: bool,
-    shared: bool,
-    threads: int,
-    seconds: float,
-    peer: Peer,
+    waiting: bool, shared: bool, threads: int, seconds: float, peer: Peer
 ) -> tuple[float]:
-    connector = peer.make()
     store = partial(
         import_module('proxystore.store').Store,
-        connector=connector,
+        connector=peer.make(),
         cache_size=0,
         deserializer=_wait_and_loads if waiting else None,
     )
     stores = [store(f'{n}') for n in range(1 if shared else threads)]
     stored = [stores[0].put(engine.OBJECT) for _ in range(64)]
     chunks = [stored[start : start + 9] for start in range(len(stored) - 9)]
-    stints = engine.load(
-        [
-            partial(engine.keep_on, chunks, partial(_use, store))
-            for store, _ in zip(itertools.cycle(stores), range(threads))
-        ],
-        seconds,
-    )
+    workers = [
+        partial(engine.keep_on, chunks, partial(_use, store))
+        for store in (stores * threads if shared else stores)
+    ]
+    stints = engine.load(workers, seconds)
     return (engine.rate(stints, stints),)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -14,33 +13,23 @@ from benchmarks.peers import Peer
 
 def cases(effort: engine.Effort) -> Iterator[engine.Case]:
     """Make a case for each number of threads and share of writes."""
-    for threads, percent in itertools.product(
-        (1, 2, 4, 8, 16, 32),
-        (0, 1, 10, 50, 100),
-    ):
-        yield engine.Case(
-            f'{threads} thread{"s" * (threads > 1)}',
-            [engine.Column(f'{percent} % writes', 'k/s')],
-            effort.rounds,
-            functools.partial(_run, threads, percent, effort.seconds),
-        )
+    for threads in (1, 2, 4, 8, 16, 32):
+        table = f'{threads} thread{"s" * (threads > 1)}'
+        for percent in (0, 1, 10, 50, 100):
+            run = functools.partial(_run, threads, percent, effort.seconds)
+            column = engine.Column(f'{percent} % writes', 'k/s')
+            yield engine.Case(table, [column], effort.rounds, run)
 
 
 def _run(
-    threads: int,
-    percent: int,
-    seconds: float,
-    peer: Peer,
+    threads: int, percent: int, seconds: float, peer: Peer
 ) -> tuple[float]:
-    connector = engine.filled(peer)
-    walk = functools.partial(_walk, connector)
-    stints = engine.load(
-        [
-            functools.partial(engine.keep_on, _path(thread, percent), walk)
-            for thread in range(threads)
-        ],
-        seconds,
-    )
+    walk = functools.partial(_walk, engine.filled(peer))
+    workers = [
+        functools.partial(engine.keep_on, _path(thread, percent), walk)
+        for thread in range(threads)
+    ]
+    stints = engine.load(workers, seconds)
     return (engine.rate(stints, stints),)
 
 

@@ -32,10 +32,7 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
 
 
 def _run(
-    readers: int,
-    writers: int,
-    seconds: float,
-    peer: Peer,
+    readers: int, writers: int, seconds: float, peer: Peer
 ) -> list[float]:
     connector = engine.filled(peer)
     read = partial(_watch, connector.get, ())
@@ -45,10 +42,8 @@ def _run(
     for group in (stints[:readers], stints[readers:]):
         waits = sorted(itertools.chain(*(stint.waits for stint in group)))
         found.append(engine.rate(group, stints))
-        found += [
-            waits[int(part * (len(waits) - 1))] / 1000
-            for part in PARTS.values()
-        ]
+        last = len(waits) - 1
+        found += [waits[int(part * last)] / 1000 for part in PARTS.values()]
     return found
 
 

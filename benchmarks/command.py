@@ -100,11 +100,8 @@ def _measure(effort: Effort, chosen: Collection[str], folder: Path) -> None:
     ]
     if skipped:
         print(*skipped, INSTALL, sep='\n')
-    workloads = [
-        name
-        for name in WORKLOADS
-        if name in chosen and not is_missing(WORKLOADS[name])
-    ]
+    there = [name for name in WORKLOADS if not is_missing(WORKLOADS[name])]
+    workloads = [name for name in there if name in chosen]
     about = report.environment(effort)
     print(f'Measuring {", ".join(workloads)}.', flush=True)
     # Silent where standard error is no terminal.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import itertools
 import json
 import os
@@ -13,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from importlib import import_module
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -217,19 +217,20 @@ def full(run: Results) -> str:
         'the middle half of them.',
     ]
     heads = ['', 'unit, better', *(peer.label for peer in peers), 'rounds']
-    rows: dict[str, dict[str, list[list[str]]]] = {}
+    tables: dict[tuple[str, str], list[list[str]]] = {}
     for cell in run.cells().values():
         ours = cell[OURS]
         row = [ours.column, f'{ours.unit}, {ours.better}']
         row += [_with_ratio(cell, peer.name) for peer in peers]
         row += [f'+-{_spread(ours.rounds):.0%}']
-        tables = rows.setdefault(ours.workload, {})
-        tables.setdefault(ours.table, []).append(row)
-    for workload, tables in rows.items():
-        module = importlib.import_module(f'benchmarks.workloads.{workload}')
-        lines += [f'## {workload.capitalize()}', str(module.__doc__).strip()]
-        for table, found in tables.items():
-            lines += [f'**{table.capitalize()}**', _table(heads, found)]
+        tables.setdefault((ours.workload, ours.table), []).append(row)
+    shown = ''
+    for (workload, table), rows in tables.items():
+        if workload != shown:
+            text = import_module(f'benchmarks.workloads.{workload}').__doc__
+            lines += [f'## {workload.capitalize()}', str(text).strip()]
+            shown = workload
+        lines += [f'**{table.capitalize()}**', _table(heads, rows)]
     return '\n\n'.join(lines) + '\n'
 
 
@@ -301,17 +302,14 @@ def _side_by_side(
 ) -> str:
     """Write a column for each Python, each with all peers in one cell."""
     every = [run.cells() for run in runs]
-    rows = [
-        [
-            f'{group.partition(",")[0]}: {label}',
-            *(
-                ' / '.join(_against(cells.get(place, {}), p) for p in peers)
-                for cells in every
-            ),
-        ]
-        for group, places in groups.items()
-        for label, place in places.items()
-    ]
+    rows = []
+    for group, places in groups.items():
+        for label, place in places.items():
+            row = [f'{group.partition(",")[0]}: {label}']
+            for cells in every:
+                cell = cells.get(place, {})
+                row.append(' / '.join(_against(cell, p) for p in peers))
+            rows.append(row)
     return _table([' / '.join(peers), *(r.about['tag'] for r in runs)], rows)
 
 

@@ -37,11 +37,9 @@ def _traced(build: Callable[[], Any]) -> int:
     """Get the bytes that are allocated by a call and still in use after."""
     gc.collect()
     tracemalloc.start()
-    try:
-        built = build()
-        gc.collect()
-        in_use, _ = tracemalloc.get_traced_memory()
-        del built
-    finally:
-        tracemalloc.stop()
+    built = build()
+    gc.collect()
+    in_use, _ = tracemalloc.get_traced_memory()
+    del built
+    tracemalloc.stop()
     return in_use

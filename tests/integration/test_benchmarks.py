@@ -39,7 +39,7 @@ DIGEST = re.compile(r'\b[0-9a-f]{64}\b')
 OPTIONAL = {peer.needs for peer in PEERS if peer.needs}
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, '-m', 'benchmarks', *arguments],
         cwd=ROOT,
@@ -51,11 +51,14 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def error_of(*arguments: str | Path) -> tuple[int, str]:
+    with start(*arguments) as child:
+        _, error = child.communicate(timeout=100)
+    return child.returncode, error
+
+
 def replace_package(
-    patch: pytest.MonkeyPatch,
-    folder: Path,
-    package: str,
-    source: str,
+    patch: pytest.MonkeyPatch, folder: Path, package: str, source: str
 ) -> None:
     """Let processes that are started from now on import this package."""
     (folder / f'{package}.py').write_text(source, encoding='utf-8')
@@ -106,7 +109,8 @@ def test_only(
     command.main(arguments)
     printed = capsys.readouterr().out
     (file,) = tmp_path.glob('*.json')
-    table = file.with_suffix('.md').read_text(encoding='utf-8')
+    page = file.with_suffix('.md')
+    table = page.read_text(encoding='utf-8')
     results = Results.from_file(file)
     peers = find_peers()
     assert {peer.needs for peer in peers}.isdisjoint(hidden)
@@ -121,9 +125,7 @@ def test_only(
     for m in results.measurements:
         assert 0 <= m.value < math.inf
         assert f'| {m.column} | {m.unit}' in table
-    assert (
-        f'All tables: {file.with_suffix(".md")}. Results: {file}.' in printed
-    )
+    assert f'All tables: {page}. Results: {file}.' in printed
     assert re.search('ours +Lock +RWLockFair +best other', printed)
     absent = {peer.needs for peer in PEERS if peer not in peers}
     assert absent >= hidden
@@ -132,29 +134,18 @@ def test_only(
     assert (INSTALL in printed) == bool(absent)
 
 
-def test_folder_that_is_none_is_named_at_once() -> None:
-    with start('--output', 'LICENSE') as child:
-        _, error = child.communicate(timeout=100)
-    assert re.fullmatch(r".*File exists: 'LICENSE'\n", error)
-
-
 @pytest.mark.parametrize('package', ['matplotlib', 'tqdm'])
 def test_missing_package_is_said_with_the_command(
-    package: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = f'raise ModuleNotFoundError("no {package}")'
     replace_package(monkeypatch, tmp_path, package, fault)
-    with start('--output', str(tmp_path)) as child:
-        _, error = child.communicate(timeout=100)
-    assert error == f'no {package}. {INSTALL}\n'
+    assert error_of('--output', tmp_path) == (1, f'no {package}. {INSTALL}\n')
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs POSIX')
 def test_ctrl_c_ends_all_processes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fifo = tmp_path / 'fifo'
     os.mkfifo(fifo)
@@ -162,7 +153,7 @@ def test_ctrl_c_ends_all_processes(
     hang = f'file = open({str(fifo)!r}, "w"); threading.Event().wait(100)'
     fault = f'import sys, threading\nif "-c" in sys.argv:\n  {hang}'
     replace_package(monkeypatch, tmp_path, 'fasteners', fault)
-    only = '--only', 'price', '--output', str(tmp_path)
+    only = '--only', 'price', '--output', tmp_path
     with start(*only) as child, fifo.open() as said:
         os.killpg(child.pid, signal.SIGINT)
         _, error = child.communicate(timeout=60)
@@ -174,33 +165,32 @@ def test_ctrl_c_ends_all_processes(
 def test_closed_pipe_ends_in_silence() -> None:
     with start('--help') as child:
         assert child.stdout is not None
-        child.stdout.close()
         assert child.stderr is not None
+        child.stdout.close()
         assert child.stderr.read() == ''
 
 
 @pytest.mark.parametrize(
-    ('merged', 'message'),
+    ('arguments', 'message'),
     [
-        (['LICENSE'], 'LICENSE is not a result of python -m benchmarks: '),
-        (['{folder}/other.json'], 'other.json is not a result of python -m '),
-        (['no/such'], "No such file or directory: 'no/such'"),
-        ([str(PAGES / '3.13.json')] * 2, 'of each Python, not of 3.13, 3.13'),
+        ('--output LICENSE', "File exists: 'LICENSE'"),
+        ('--merge LICENSE', 'LICENSE is not a result of python -m benchmarks'),
+        ('--merge {other}', 'other.json is not a result of python -m '),
+        ('--merge no/such', "No such file or directory: 'no/such'"),
+        ('--merge {old} {old}', 'of each Python, not of 3.13, 3.13'),
     ],
 )
-def test_what_cannot_be_merged_is_named(
-    merged: list[str],
-    message: str,
-    tmp_path: Path,
+def test_wrong_file_is_named_in_one_line(
+    arguments: str, message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / 'other.json').write_text('{}')
-    files = [file.format(folder=tmp_path) for file in merged]
-    with start('--merge', *files, '--output', str(tmp_path / 'made')) as child:
-        _, error = child.communicate(timeout=60)
-    assert child.returncode == 1
+    places = {'other': tmp_path / 'other.json', 'old': PAGES / '3.13.json'}
+    places['other'].write_text('{}')
+    given = [word.format(**places) for word in arguments.split()]
+    code, error = error_of('--output', tmp_path / 'made', *given)
+    assert code == 1
     (line,) = error.splitlines()
     assert message in line
-    assert not any((tmp_path / 'made').iterdir())
+    assert [*tmp_path.rglob('*.*')] == [places['other']]
 
 
 class TornConnector(LocalConnector):
@@ -235,8 +225,7 @@ def test_torn_states_are_seen() -> None:
 
 @pytest.mark.skipif(is_missing('proxystore'), reason='needs proxystore')
 def test_deadlock_is_seen(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = 'import threading\nclass ReaderWriterLock:\n'
     hang = '    __getattr__ = lambda *_: threading.Event().wait\n'
@@ -318,10 +307,7 @@ CALL = 'one thread/(get|set|evict)$'
     ],
 )
 def test_performance_page_claims_what_the_results_show(
-    rival: str,
-    what: str,
-    where: str,
-    claim: tuple[float, float],
+    rival: str, what: str, where: str, claim: tuple[float, float]
 ) -> None:
     low, high = claim
     ratios = {

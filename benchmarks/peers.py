@@ -52,16 +52,16 @@ class Peer:
 
 
 class _LockedDict:
-    """A dict behind two context managers, one to read and one to write."""
+    """A dict behind one lock, or behind one to read and one to write."""
 
     def __init__(
         self,
         reading: AbstractContextManager[object],
-        writing: AbstractContextManager[object],
+        writing: AbstractContextManager[object] | None = None,
     ) -> None:
         self._store: dict[LocalKey, bytes] = {}
         self._reading = reading
-        self._writing = writing
+        self._writing = reading if writing is None else writing
 
     def __len__(self) -> int:
         with self._reading:
@@ -162,10 +162,6 @@ class _AtomicDict:
         self._store[key] = obj
 
 
-def _with_mutex(lock: AbstractContextManager[object]) -> _LockedDict:
-    return _LockedDict(lock, lock)
-
-
 def _with_fasteners() -> _LockedDict:
     lock = import_module('fasteners').ReaderWriterLock()
     return _LockedDict(
@@ -191,13 +187,13 @@ PEERS = (
         LOCK,
         'a dict, each call under one threading.Lock',
         '#1c7ed6',
-        lambda: _with_mutex(threading.Lock()),
+        lambda: _LockedDict(threading.Lock()),
     ),
     Peer(
         'RLock',
         'a dict, each call under one threading.RLock',
         '#15aabf',
-        lambda: _with_mutex(threading.RLock()),
+        lambda: _LockedDict(threading.RLock()),
     ),
     Peer(
         FAIR,

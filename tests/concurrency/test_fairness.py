@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import tracemalloc
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support.locks import PATIENCE
 from tests.support.operations import A
 from tests.support.operations import CONTENTS
 from tests.support.operations import OPERATIONS
+from tests.support.scenes import hooked
+from tests.support.scenes import once
 from tests.support.scenes import Scene
 from tests.support.scenes import start
 from tests.support.scenes import waits
@@ -107,6 +110,32 @@ def test_nobody_waits_for_a_thread_that_was_stopped_at_exit(
         monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
         for operation in OPERATIONS.values():
             operation(scene.connector)
+
+
+def test_a_reader_that_goes_on_with_a_new_lock_keeps_writers_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As it waits, the lock is replaced, as at exit and after a fork.
+    replaced = iter([True])
+    monkeypatch.setattr(
+        guarded, 'is_finalizing', lambda: next(replaced, False)
+    )
+    met: list[str] = []
+    with Scene() as scene:
+        scene.stop('set')
+        wait = scene.on_wait
+        pauses = iter([bool])
+
+        def pause() -> None:
+            next(pauses, wait)()
+
+        def meet() -> None:
+            write = partial(scene.connector.set, A, b'1')
+            met.append(scene.attempt(write)[0])
+
+        scene.on_wait = pause
+        assert scene.connector.get(hooked(A, once(meet))) == b'a0'
+    assert met == ['blocked']
 
 
 def test_threads_leave_nothing_behind() -> None:

@@ -221,7 +221,7 @@ def nanoseconds(
 
     Args:
         statement: What to time. It may use `connector`, `key`, `keys` (all of
-            them stored), `missing`, `value` and `values`.
+            them stored), `last_missing`, `missing`, `value` and `values`.
         effort: How often to run it.
         peer: What to time.
         connector: Its connector, by default a new one.
@@ -235,6 +235,7 @@ def nanoseconds(
     connector = peer.make() if connector is None else connector
     if statement.startswith('len(') and not hasattr(connector, '__len__'):
         return ()
+    keys = [KEYS[n % BATCH] for n in range(batch or BATCH)]
     timer = timeit.Timer(
         statement,
         # Before each stretch and not timed, so that evict finds its keys.
@@ -242,7 +243,8 @@ def nanoseconds(
         globals={
             'connector': connector,
             'key': KEYS[0],
-            'keys': [KEYS[n % BATCH] for n in range(batch or BATCH)],
+            'keys': keys,
+            'last_missing': [*keys[:-1], KEYS[-1]],
             'missing': KEYS[-1],
             'value': value,
             'values': [value] * (batch or BATCH),

@@ -22,6 +22,12 @@ def cases(effort: engine.Effort) -> Iterator[engine.Case]:
         ('evict', 'for k in keys: connector.evict(k)', 1, size),
         ('new_key', 'connector.new_key()', calls, 0),
         ('get_batch/obj', 'connector.get_batch(keys)', calls // size, size),
+        (
+            'get_batch/obj, last missing',
+            'connector.get_batch(last_missing)',
+            calls // size,
+            size,
+        ),
         ('put_batch/obj', 'connector.put_batch(values)', calls // size, size),
     ):
         some = effort._replace(calls=number)

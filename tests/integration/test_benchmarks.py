@@ -294,16 +294,18 @@ CALL = 'one thread/(get|set|evict)$'
     ('rival', 'what', 'where', 'claim'),
     [
         ('RWLockFair', f'{CALL}|/put$|throughput|p99$', '3.1.*', WON),
-        ('RWLockFair', 'get_batch/obj', '3.1.*', WON),
-        ('RWLockFair', 'put_batch/obj', '3.1.*', SAME),
+        ('RWLockFair', 'get_batch/obj$', '3.1.*', WON),
+        ('RWLockFair', 'put_batch/obj$', '3.1.*', SAME),
         ('RWLockFair', r'8 \+ 1/.* max$', '3.1.*', LOST),
         ('Lock', f'{CALL}|throughput/8 ', '3.1([45]|3t)', LOST),
         ('Lock', f'{CALL}|throughput|p99$', '3.13', WON),
         ('Lock', r'8 \+ 1/.* p99$', '3.1[45]', LOST),
         ('Lock', r'8 \+ 1/.* max$', '3.1.*', LOST),
-        ('Lock', '/put$|_batch/obj', '3.1.*', WON),
+        ('Lock', '/put$|_batch/obj$', '3.1.*', WON),
+        ('Lock', 'last missing', '3.1.*', LOST),
+        ('RWLockFair', 'last missing', '3.1.*', LOST),
         ('ProxyStore', f'{CALL}|throughput|p99$', '3.1.', LOST),
-        ('ProxyStore', '/put$|_batch/obj', '3.1.', WON),
+        ('ProxyStore', '/put$|_batch/obj$', '3.1.', WON),
     ],
 )
 def test_performance_page_claims_what_the_results_show(

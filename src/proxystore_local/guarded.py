@@ -257,8 +257,8 @@ class GuardedDict(DictGuard):
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         """Get the values of many keys at one moment."""
         hash(keys)
-        # itemgetter() takes a third less time, if no key is missing. On 3.11
-        # its exception would let the collector in.
+        # itemgetter() takes a quarter to a third less time, if no key is
+        # missing. On 3.11 its exception would let the collector in.
         if version_info >= (3, 12) and len(keys) > 1:
             stores = (self.store,)
             run = map(itemgetter(*keys), stores)

@@ -6,6 +6,7 @@ hangs prints the stacks of its threads and fails.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib.util
@@ -49,7 +50,7 @@ class Garbage:
     """
 
     def __init__(self, finalize: Callable[[], object]) -> None:
-        self.cycle = self
+        self.cycle: object = self
         self.finalize = finalize
 
     def __del__(self) -> None:
@@ -217,6 +218,54 @@ def keys_that_are_missing_or_not_hashable() -> None:
             raise AssertionError('the key was taken')
 
 
+class Deep:
+    """What recurses in C when it is hashed, and then does something."""
+
+    def __init__(self, depth: int, work: Callable[[], object] = bool) -> None:
+        self.depth = depth
+        self.work = work
+
+    def __hash__(self) -> int:
+        self.depth -= 1
+        if self.depth:
+            return hash(self)
+        self.work()
+        return 0
+
+
+def finalizers_that_are_put_off() -> None:
+    """One is due near the end of the stack, where CPython puts it off.
+
+    It runs where the next container is freed.
+    """
+    sys.setrecursionlimit(10**6)
+    depth = 1
+    for step in (10_000, 1_000, 100, 10, 1):
+        with contextlib.suppress(RecursionError):
+            while True:
+                hash(Deep(depth + step))
+                depth += step
+    connector = LocalConnector(include_data_in_config=True)
+    for name, operation in OPERATIONS.items():
+        keys = connector.put_batch([b'0', b'0'])
+        finalized: list[bytes | None] = []
+
+        def finalize(key: Any = keys[0], found: Any = finalized) -> None:
+            connector.set(key, b'1')
+            found.append(connector.get(key))
+
+        garbage = [Garbage(finalize)]
+        garbage[0].cycle = None  # It is freed without the collector.
+        method = getattr(connector, name)
+        arguments = operation.arguments(b'2', keys)
+        deep = Deep(depth - 4, garbage.clear)
+        hash(deep)
+        assert not finalized, 'it was not put off'
+        method(*arguments)
+        del deep  # A container, if no other was freed before.
+        assert finalized == [b'1']
+
+
 def exit_beside_daemon_threads() -> None:
     """Garbage is found as the interpreter exits, where daemons have stopped.
 
@@ -265,6 +314,13 @@ def run(scenario: str) -> None:
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
         pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
         keys_that_are_missing_or_not_hashable,
+        pytest.param(
+            finalizers_that_are_put_off,
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 13),
+                reason='this Python puts off no finalizers',
+            ),
+        ),
         exit_beside_daemon_threads,
     ],
 )

@@ -112,4 +112,8 @@ def _measure(effort: Effort, chosen: Collection[str], folder: Path) -> None:
     results.write_text(run.to_json(), encoding='utf-8')
     tables.write_text(report.full(run), encoding='utf-8')
     print(report.summary(run))
+    if effort.rounds == 1:
+        print(
+            'One short round: take no wait and no small difference for real.'
+        )
     print(f'All tables: {tables}. Results: {results}.')

@@ -222,7 +222,7 @@ def full(run: Results) -> str:
         ours = cell[OURS]
         row = [ours.column, f'{ours.unit}, {ours.better}']
         row += [_with_ratio(cell, peer.name) for peer in peers]
-        row += [f'+-{_spread(ours.rounds):.0%}']
+        row += [_spread(ours.rounds)]
         tables.setdefault((ours.workload, ours.table), []).append(row)
     shown = ''
     for (workload, table), rows in tables.items():
@@ -243,12 +243,12 @@ def _with_ratio(cell: Cell, peer: str) -> str:
     return f'{value} ({_number(times_better(cell, peer))})'
 
 
-def _spread(rounds: Sequence[float]) -> float:
-    """Get half of the distance between quartiles, as a part of the median."""
+def _spread(rounds: Sequence[float]) -> str:
+    """Write half of the distance between quartiles, as part of the median."""
     if len(rounds) < 2 or not statistics.median(rounds):
-        return 0.0
+        return '-'
     low, middle, high = statistics.quantiles(rounds, method='inclusive')
-    return (high - low) / 2 / middle
+    return f'+-{(high - low) / 2 / middle:.0%}'
 
 
 def newest_first(runs: Iterable[Results]) -> list[Results]:

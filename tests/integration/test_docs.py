@@ -56,6 +56,24 @@ def test_program(document: Path, program: str, tmp_path: Path) -> None:
     assert ''.join(f'# {line}\n' for line in printed.splitlines()) in program
 
 
+@pytest.mark.parametrize('framework', ['distributed', 'parsl'])
+def test_program_on_a_task_framework(framework: str, tmp_path: Path) -> None:
+    pytest.importorskip(framework)
+    pytest.importorskip('proxystore')
+    text = TEXTS[ROOT / 'docs' / 'pages' / 'dask-parsl.md']
+    program, *others = re.findall(
+        r'^```[ {.]*python[^\n]*\n(.*?)^```$', text, re.MULTILINE | re.DOTALL
+    )
+    (last,) = (it for it in others if it.startswith(f'from {framework}'))
+    # Parsl writes its log where it is run.
+    move = f'import os\nos.chdir({str(tmp_path)!r})\n'
+    check = 'assert totals == expected and totals is not expected\n'
+    file = tmp_path / 'program.py'
+    file.write_text(f'{move}{program}expected = totals\n{last}{check}')
+    code, printed = run_apart(str(file))
+    assert code == 0, printed
+
+
 def test_programs_are_typed(tmp_path: Path) -> None:
     mypy = pytest.importorskip('mypy.api')
     for case in PROGRAMS:
@@ -113,6 +131,7 @@ def test_speed_in_readme_is_that_of_the_tables() -> None:
 
     for label, row in (
         ('`get`, one thread', 'One thread: get'),
+        ('`set`, one thread', 'One thread: set'),
         ('`put`, one thread', 'One thread: put'),
         ('8 threads, 10 % writes', 'Threads: 8, 10 % writes'),
     ):

@@ -247,7 +247,7 @@ def nanoseconds(
             'last_missing': [*keys[:-1], KEYS[-1]],
             'missing': KEYS[-1],
             'value': value,
-            'values': [value] * (batch or BATCH),
+            'values': [value] * len(keys),
         },
     )
     # One more, to warm up.

@@ -224,13 +224,12 @@ def full(run: Results) -> str:
         row += [_with_ratio(cell, peer.name) for peer in peers]
         row += [_spread(ours.rounds)]
         tables.setdefault((ours.workload, ours.table), []).append(row)
-    shown = ''
-    for (workload, table), rows in tables.items():
-        if workload != shown:
-            text = import_module(f'benchmarks.workloads.{workload}').__doc__
-            lines += [f'## {workload.capitalize()}', str(text).strip()]
-            shown = workload
-        lines += [f'**{table.capitalize()}**', _table(heads, rows)]
+    for workload, places in itertools.groupby(tables, lambda at: at[0]):
+        text = import_module(f'benchmarks.workloads.{workload}').__doc__
+        lines += [f'## {workload.capitalize()}', str(text).strip()]
+        for place in places:
+            table = _table(heads, tables[place])
+            lines += [f'**{place[1].capitalize()}**', table]
     return '\n\n'.join(lines) + '\n'
 
 

@@ -291,7 +291,7 @@ class GuardedDict(DictGuard):
             finally:
                 del readers[0]
             self._wait(pause)
-            # There may be others now: see there, and after a fork.
+            # Anew: see _wait(), and there may have been a fork.
             gate, readers = self._gate, self._readers
             if drained and not readers:
                 # No writer has come for a whole pause: open.

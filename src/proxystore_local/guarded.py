@@ -279,10 +279,10 @@ class GuardedDict(DictGuard):
         """Run a function in C that reads, beside others that read."""
         calls = (arguments,)
         run = starmap(function, calls)
-        gate, readers = self._gate, self._readers
         pause = 0.0
-        drained = False
         while True:
+            # Anew each time: see _wait(), and there may have been a fork.
+            readers = self._readers
             readers += (None,)
             try:
                 if not self._closed:
@@ -290,11 +290,11 @@ class GuardedDict(DictGuard):
                     return result
             finally:
                 del readers[0]
+            drained = not readers
             self._wait(pause)
-            # Anew: see _wait(), and there may have been a fork.
-            gate, readers = self._gate, self._readers
-            if drained and not readers:
+            if pause and drained and not self._readers:
                 # No writer has come for a whole pause: open.
+                gate = self._gate
                 try:
                     del gate[1]
                 except IndexError:
@@ -303,7 +303,6 @@ class GuardedDict(DictGuard):
                     self._closed = False
                 finally:
                     gate += (None,)
-            drained = pause > 0 and not readers
             pause = _PAUSE
 
     def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:

@@ -245,9 +245,8 @@ class GuardedDict(DictGuard):
             self._closed = True
             readers += ()
             if not readers:
-                store = self.store
-                if key in store:
-                    del store[key]
+                if key in self.store:
+                    del self.store[key]
                 self._closed = False
                 return None
         finally:

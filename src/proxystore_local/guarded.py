@@ -179,14 +179,12 @@ class GuardedDict(DictGuard):
         self.renew()
 
     def renew(self) -> None:
-        """Replace the lock, in a forked child: its holders are not there."""
         self._gate: list[None] = [None, None]
         self._readers: list[None] = []
         # Changed only by who has taken the second item of the gate.
         self._closed = False
 
     def get(self, key: Any) -> bytes | None:
-        """Get the value of a key, or `None`."""
         key in _NOTHING  # noqa: B015
         readers = self._readers
         readers += (None,)
@@ -201,7 +199,6 @@ class GuardedDict(DictGuard):
         return DictGuard.get(self, key)
 
     def exists(self, key: Any) -> bool:
-        """Check if there is a key."""
         key in _NOTHING  # noqa: B015
         readers = self._readers
         readers += (None,)
@@ -213,7 +210,6 @@ class GuardedDict(DictGuard):
         return DictGuard.exists(self, key)
 
     def set(self, key: Any, value: bytes) -> None:
-        """Set the value of a key."""
         key in _NOTHING  # noqa: B015
         gate = self._gate
         readers = self._readers
@@ -233,7 +229,6 @@ class GuardedDict(DictGuard):
         return DictGuard.set(self, key, value)
 
     def evict(self, key: Any) -> None:
-        """Delete a key, if it is there."""
         key in _NOTHING  # noqa: B015
         gate = self._gate
         readers = self._readers
@@ -254,7 +249,6 @@ class GuardedDict(DictGuard):
         return DictGuard.evict(self, key)
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
-        """Get the values of many keys at one moment."""
         hash(keys)
         # itemgetter() takes a quarter to a third less time, if no key is
         # missing. On 3.11 its exception would let the collector in.
@@ -275,7 +269,6 @@ class GuardedDict(DictGuard):
         return DictGuard.get_batch(self, keys)
 
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in C that reads, beside others that read."""
         calls = (arguments,)
         run = starmap(function, calls)
         pause = 0.0
@@ -305,7 +298,6 @@ class GuardedDict(DictGuard):
             pause = _PAUSE
 
     def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in C that writes, alone."""
         calls = (arguments,)
         run = starmap(function, calls)
         pause = 0.0

@@ -37,11 +37,9 @@ class RWLockedDict(DictGuard):
         self.lock: Any = lock  # The classes have no typed base in common.
 
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function that reads, beside others that read."""
         with self.lock.gen_rlock():
             return function(*arguments)
 
     def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function that writes, alone."""
         with self.lock.gen_wlock():
             return function(*arguments)

@@ -112,9 +112,6 @@ class DictGuard:
     def __init__(self, store: dict[Any, bytes]) -> None:
         self.store = store
 
-    def renew(self) -> None:
-        """Replace the lock, in a forked child: its holders are not there."""
-
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""
         raise NotImplementedError
@@ -179,6 +176,7 @@ class GuardedDict(DictGuard):
         self.renew()
 
     def renew(self) -> None:
+        """Replace the lock, in a forked child: its holders are not there."""
         self._gate: list[None] = [None, None]
         self._readers: list[None] = []
         # Changed only by who has taken the second item of the gate.

@@ -85,7 +85,7 @@ def _first(name: int | str, made: DictGuard) -> DictGuard:
 def _renew_guards() -> None:
     for entry in list(_guards.values()):
         guard = entry()
-        if guard is not None:  # Its truth would be its length.
+        if isinstance(guard, GuardedDict):
             guard.renew()
 
 

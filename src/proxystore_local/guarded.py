@@ -86,12 +86,10 @@ T = TypeVar('T')
 # `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
 _NOTHING: dict[Any, Any] = {}
 
-# Seconds. As a rule only builds without a GIL wait, and threads that retry
-# more often slow down the one that is inside by more than they gain.
+# Seconds to sleep before another try, which slows down the thread inside. A
+# writer that found readers keeps all others out meanwhile: it comes back
+# sooner, and then waits twice as long each time.
 _PAUSE = 0.002
-
-# A writer that found readers keeps all others out meanwhile, so it comes back
-# sooner. Each time it waits twice as long.
 _SOON = 0.0001
 
 
@@ -165,9 +163,8 @@ class DictGuard:
 class GuardedDict(DictGuard):
     """A dict and its reader-writer lock, as the comment above explains."""
 
-    # The operations on one key have sections of their own, for speed: they try
-    # once, and leave it to DictGuard to wait. (Not by super(): on 3.15 that
-    # costs 5 % of a get, even where it is not reached.)
+    # What has a section of its own, for speed, tries once and leaves it to
+    # DictGuard to wait (not by super(), which costs 5 % of a get on 3.15).
 
     __slots__ = ('_closed', '_gate', '_readers')
 

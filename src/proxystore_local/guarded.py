@@ -19,26 +19,24 @@
 #     read:   acquire: readers += (None,)   release: del readers[0]
 #     write:  acquire: del gate[1]          release: gate += (None,)
 #
-# and THE RULE is that no instruction between them is a call or a backward
-# jump, or runs Python code. Then, with a GIL, nothing happens between them: no
-# thread ever finds the lock held, none waits, and a fork, a finalizer or a
-# signal handler always finds it free. A test reads the bytecode of every
-# section (tests/concurrency/test_sections.py). Subscripts, `in` and `del` work
-# on one key; any other operation is a function in C, run by unpacking an
-# iterator over its result (see shared()).
+# and THE RULE is that none of them is a call or a backward jump, or runs
+# Python code. Then, with a GIL, nothing happens between them: no thread, fork,
+# finalizer or signal handler ever finds the lock held. A test reads the
+# bytecode of every section (tests/concurrency/test_sections.py). Subscripts,
+# `in` and `del` work on one key; any other operation is a function in C, run
+# by unpacking an iterator over its result (see shared()).
 #
-# Without a GIL it is a lock like others, but still nobody else's Python code
-# runs inside it:
+# Without a GIL threads wait for each other, but still nobody else's Python
+# code runs inside:
 #
 # - `readers` has one item for each reader inside. A reader adds its item, and
 #   reads only if the dict is not `closed` then.
 # - `gate` has a second item while nobody writes. A writer deletes it (an
 #   IndexError says that another writer has done so), sets `closed`, and writes
 #   only if there are no `readers` then.
-# - Either change of `readers` is made under the lock that the list has inside:
-#   the reader's `+=`, and the writer's `+= ()`, which adds nothing. If the
-#   reader's comes first, the writer finds the reader; if the writer's comes
-#   first, the reader finds the dict closed.
+# - The lock inside the list orders the reader's `+=` and the writer's `+= ()`,
+#   which adds nothing. If the reader's comes first, the writer finds the
+#   reader; else the reader finds the dict closed.
 #
 # Whoever cannot go on releases, sleeps, and starts over. A writer that found
 # readers leaves the dict closed meanwhile, so that no more come and it does
@@ -57,18 +55,10 @@
 # (more there are only without a GIL, where lists shrink in place), and `gate`
 # has room for its second item.
 #
-# The holes that remain:
-#
-# - Line tracers (pdb, sys.settrace(), events of sys.monitoring other than
-#   calls and returns) run between two lines of a section. Others then find it
-#   held; a tracer that uses the same dict waits for itself, and one that
-#   raises there may leave it held.
-# - So do keys whose class defines __hash__, __eq__ or __del__ in Python,
-#   objects with a __del__ in a dict that was passed in, and warnings of
-#   `python -b`.
-# - So do, near the end of the stack, finalizers that are put off till evict()
-#   frees a key, and on 3.11 the collector, at a RecursionError.
-# - That CPython lets nobody in elsewhere is how it works, not a promise.
+# The holes that remain are line tracers, which run between two lines of a
+# section, keys and values that run Python code of their own, and the end of
+# the stack: see "Limits" in docs/pages/lock.md. That CPython lets nobody in
+# elsewhere is how it works, not a promise.
 
 from __future__ import annotations
 

@@ -24,17 +24,12 @@ _guards = globals().get('_guards', {})  # A reload of this module keeps it.
 
 
 def guard(
-    store: dict[Any, bytes],
-    lock: RWLock | None = None,
-    store_id: str | None = None,
+    store: dict[Any, bytes], lock: RWLock | None, store_id: str | None
 ) -> DictGuard:
     """Get the guard of a dict: the same for all who ask, as long as it lives.
 
     With the identifier of other data, get the guard of that data; if there is
     none in this process, the dict takes over the identifier.
-
-    Raises TypeError if an argument is not as it should be, and ValueError if
-    the data already has another lock.
     """
     if type(store) is not dict:
         raise TypeError(
@@ -51,8 +46,7 @@ def guard(
         store_id = f'{platform.node()}/{os.getpid()}/{uuid.uuid4()}'
     elif not isinstance(store_id, str):
         raise TypeError(
-            'store_id must be the text that config() of a connector '
-            f'returned, not {store_id!r}.',
+            f'store_id must be the text that config() has, not {store_id!r}.',
         )
     made: DictGuard = GuardedDict(store)
     if lock is not None:
@@ -63,9 +57,8 @@ def guard(
         found = _first(id(store), made)
     if lock is not None and found.lock is not lock:
         raise ValueError(
-            'store_dict is already used by a connector with another lock: '
-            'connectors on one dict share one lock. Pass the same lock object '
-            'to each, or none.',
+            'the data already has another lock, and connectors on the same '
+            'data share one lock: pass the same lock object to each, or none.',
         )
     return found
 

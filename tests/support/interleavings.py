@@ -297,7 +297,7 @@ class FirstGuards:
         module._remove_dead_weakref = self.guards.remove_dead
         store: dict[Any, bytes] = {}
         self.found: list[object] = []
-        self.guard: Any = partial(module.guard, store)
+        self.guard: Any = partial(module.guard, store, None, None)
         if by_id:
             self.guard = lambda: module.guard({}, None, 'identifier')
 

@@ -370,18 +370,14 @@ class LocalConnector:
 
 def _check_batch(batch: Any, refused: type, expected: str) -> None:
     """Refuse a single item, where it can be iterated over."""
-    if isinstance(batch, (str, refused)) or _has_buffer(batch):
-        raise TypeError(f'{expected}, not {type(batch).__name__}')
-
-
-def _has_buffer(obj: Any) -> bool:
-    try:
-        memoryview(obj)
-    except TypeError:
-        return False
-    except (BufferError, ValueError):  # It has been closed, for example.
-        pass
-    return True
+    if not isinstance(batch, (str, refused)):
+        try:
+            memoryview(batch)
+        except TypeError:
+            return
+        except (BufferError, ValueError):  # It has been closed, for example.
+            pass
+    raise TypeError(f'{expected}, not {type(batch).__name__}')
 
 
 def _as_bytes(obj: Buffer) -> bytes:

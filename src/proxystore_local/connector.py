@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
+from typing import Self
 from typing import TYPE_CHECKING
 
 from proxystore_local.keys import LocalKey
@@ -16,8 +17,6 @@ from proxystore_local.registry import guard
 from proxystore_local.rwlocked import RWLock
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from typing_extensions import Buffer
 
 

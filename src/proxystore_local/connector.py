@@ -151,15 +151,13 @@ class LocalConnector:
             >>> LocalConnector.from_config(connector.config()).get(key)
             b'spam'
         """
-        if not self._include_data_in_config:
-            return {
-                'include_data_in_config': False,
-                'store_id': self._guard.store_id,
-            }
-        return {
-            'include_data_in_config': True,
-            'store_dict': self._guard.snapshot(),
-        }
+        include = self._include_data_in_config
+        config: dict[str, Any] = {'include_data_in_config': include}
+        if include:
+            config['store_dict'] = self._guard.snapshot()
+        else:
+            config['store_id'] = self._guard.store_id
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -72,20 +72,16 @@ class LocalConnector:
         store_id: str | None = None,
     ) -> None:
         if store_dict is not None and store_id is not None:
-            raise ValueError(
-                'store_dict is the data itself, and store_id says which data '
-                'of this process to use: expected one of them, not both.',
-            )
+            raise ValueError('expected store_dict or store_id, not both.')
         store = {} if store_dict is None else store_dict
         self._guard = guard(store, lock, store_id)
         self._include_data_in_config = include_data_in_config
         if store_id is not None and self._guard.store is store:
             warnings.warn(
                 f'the data of store_id {store_id!r} (host/process/identifier) '
-                'is not in this process, or was freed with its last '
-                'connector, so this connector is empty. To reach objects from '
-                'other processes use a connector such as '
-                'proxystore.connectors.redis.RedisConnector.',
+                'is not in this process, or was freed with its last connector:'
+                ' this connector is empty. To reach other processes use '
+                'proxystore.connectors.redis.RedisConnector, for example.',
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -117,10 +113,9 @@ class LocalConnector:
         if not self._include_data_in_config:
             raise TypeError(
                 f'cannot pickle or copy a {type(self).__name__}: its data '
-                'lives in this process. Threads can share the connector; for '
-                'other processes use one that reaches them, such as '
-                'proxystore.connectors.redis.RedisConnector, or pass '
-                'include_data_in_config=True to send a snapshot of the data.',
+                'lives in this process. Threads can share it; for processes '
+                'use proxystore.connectors.redis.RedisConnector, for example, '
+                'or include_data_in_config=True to send a snapshot.',
             )
         return type(self).from_config, (self.config(),)
 

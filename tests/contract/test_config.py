@@ -36,9 +36,7 @@ def test_data_that_is_gone_is_one_warning_and_an_empty_connector(
     message = str(warning.message)
     assert f'the data of store_id {config["store_id"]!r}' in message
     assert f'/{os.getpid()}/' in message
-    assert (
-        'freed with its last connector, so this connector is empty' in message
-    )
+    assert 'freed with its last connector: this connector is empty' in message
     assert 'RedisConnector' in message
     assert len(rebuilt) == 0
     # The next one finds that one, as if it had been made first.
@@ -128,7 +126,7 @@ def test_what_is_refused_leaves_nothing_behind() -> None:
     lock: Any = 'fair'
     with pytest.raises(TypeError):
         LocalConnector(store, lock=lock)
-    with pytest.raises(ValueError, match='one of them, not both'):
+    with pytest.raises(ValueError, match='store_dict or store_id, not both'):
         LocalConnector(store, **LocalConnector().config())
     LocalConnector(store, lock=RWLockFair())
 

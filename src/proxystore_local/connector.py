@@ -31,21 +31,18 @@ class LocalConnector:
     one lock; code that uses the dict directly does not acquire it.
 
     Args:
-        store_dict: Plain dict to store data in. The dict itself is used, not
-            a copy. If not specified, a new empty dict will be generated.
+        store_dict: Plain dict to store data in: itself, not a copy. If not
+            specified, a new empty dict.
         include_data_in_config: Include a snapshot of the data in the
-            connector's configuration, and so when it is pickled or copied.
-            This copies every key and is meant for testing. `from_config()`
-            copies the snapshot, and this constructor, which ProxyStore calls
-            with a configuration, uses it itself.
-        lock: Lock of `readerwriterlock.rwlock` to use in place of the
-            connector's own, such as `RWLockFair()`. These can deadlock: see
-            the guide on choosing a lock. If not specified, the lock that the
-            data already has, or else the connector's own.
-        store_id: Identifier of the data of another connector, from its
-            configuration. The connector uses that data and its lock. If no
-            connector in this process has that data, a new empty dict is used,
-            with a RuntimeWarning.
+            configuration, and so in pickles and copies. This copies every key
+            and is meant for testing. `from_config()` copies the snapshot; this
+            constructor, which ProxyStore calls, uses it itself.
+        lock: Lock of `readerwriterlock.rwlock`, such as `RWLockFair()`. These
+            can deadlock: see the guide on choosing a lock. If not specified,
+            the lock that the data already has, or else the connector's own.
+        store_id: Identifier of data, from the configuration of another
+            connector, to use that data and its lock. If no connector in this
+            process has it, a new empty dict is used, with a RuntimeWarning.
 
     Raises:
         TypeError: If `store_dict` is not a plain dict, `lock` not such a lock,
@@ -132,9 +129,8 @@ class LocalConnector:
     def config(self) -> dict[str, Any]:
         """Get the connector configuration.
 
-        The configuration contains all the information needed to reconstruct
-        the connector object: in this process, a connector that is made from it
-        uses the same data as long as any connector does.
+        In this process, a connector that is made from it uses the same data,
+        as long as any connector does.
 
         Returns:
             Dictionary of `include_data_in_config` and, if that is true, a
@@ -159,8 +155,7 @@ class LocalConnector:
         """Create a new connector instance from a configuration.
 
         Args:
-            config: Configuration returned by `config()`. It is not changed: a
-                `store_dict` in it is copied.
+            config: Configuration, of which a `store_dict` is copied.
 
         Returns:
             Connector on the data that `store_id` names, or on a new dict.
@@ -244,12 +239,12 @@ class LocalConnector:
         """Get a batch of serialized objects as they are at one moment.
 
         Args:
-            keys: Keys associated with objects to retrieve. The iterable is
-                consumed before the lock is acquired.
+            keys: Keys associated with objects to retrieve, in any iterable. It
+                is consumed before the lock is acquired.
 
         Returns:
-            List with same order as `keys` with the serialized objects or
-            `None` if the corresponding key does not have an associated object.
+            List in the order of `keys` of the serialized objects, with `None`
+            for each that does not exist.
 
         Raises:
             TypeError: If `keys` is a single key or not iterable, or any key
@@ -272,12 +267,10 @@ class LocalConnector:
         """Create a new key. Nothing is stored.
 
         Args:
-            obj: Optional object which the key will be associated with.
-                Ignored in this implementation.
+            obj: Object which the key will be associated with. Ignored.
 
         Returns:
-            Key which can be used to retrieve an object once `set()` has been
-            called on the key.
+            Key for `set()`, which can then be used to retrieve the object.
 
         Examples:
             >>> connector.exists(connector.new_key())
@@ -289,8 +282,8 @@ class LocalConnector:
         """Put a serialized object in the store.
 
         Args:
-            obj: Serialized object to put in the store. `bytes` are stored as
-                they are; any other bytes-like object is copied to `bytes`.
+            obj: Serialized object. `bytes` are stored as they are; any other
+                bytes-like object is copied to `bytes`.
 
         Returns:
             Key which can be used to retrieve the object.
@@ -312,13 +305,11 @@ class LocalConnector:
         """Put a batch of serialized objects in the store, all at once.
 
         Args:
-            objs: Serialized objects to put in the store. The iterable is
-                consumed, and every object checked, before the lock is
-                acquired.
+            objs: Serialized objects, in any iterable. It is consumed, and
+                every object checked, before the lock is acquired.
 
         Returns:
-            List of keys with the same order as `objs` which can be used to
-            retrieve the objects.
+            Keys which can be used to retrieve the objects, in their order.
 
         Raises:
             TypeError: If `objs` is a single object, a mapping or not iterable,
@@ -349,8 +340,7 @@ class LocalConnector:
             obj: Object to associate with the key, taken as by `put()`.
 
         Raises:
-            TypeError: If the object is not as for `put()`, or the key not
-                hashable.
+            TypeError: As for `put()`, or if the key is not hashable.
 
         Examples:
             >>> connector.set(connector.new_key(), b'spam')
@@ -388,6 +378,5 @@ def _as_bytes(obj: Buffer) -> bytes:
         raise TypeError(
             'expected bytes or another bytes-like object, not '
             f"{type(obj).__name__}: {error}. ProxyStore's Store serializes "
-            'any object before it reaches the connector; without a Store, '
-            'serialize it first.',
+            'objects; without a Store, serialize them first.',
         ) from error

@@ -256,11 +256,7 @@ class LocalConnector:
             [b'spam', b'eggs', None]
         """
         if type(keys) is not list:
-            _check_batch(
-                keys,
-                LocalKey,
-                'keys must be an iterable of keys (get() takes a single key)',
-            )
+            _check_batch(keys, LocalKey, 'keys (get() takes a single key)')
         return self._guard.get_batch(tuple(keys))
 
     def new_key(self, obj: Buffer | None = None) -> LocalKey:
@@ -319,12 +315,7 @@ class LocalConnector:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
         if type(objs) is not list:
-            _check_batch(
-                objs,
-                Mapping,
-                'objs must be an iterable of bytes-like objects (put() takes '
-                'a single object)',
-            )
+            _check_batch(objs, Mapping, 'objects (put() takes a single one)')
         values: list[Any] = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]
@@ -350,7 +341,7 @@ class LocalConnector:
         self._guard.set(key, obj)
 
 
-def _check_batch(batch: Any, refused: type, expected: str) -> None:
+def _check_batch(batch: Any, refused: type, items: str) -> None:
     """Refuse a single item, where it can be iterated over."""
     if not isinstance(batch, (str, refused)):
         try:
@@ -359,7 +350,9 @@ def _check_batch(batch: Any, refused: type, expected: str) -> None:
             return
         except (BufferError, ValueError):  # It has been closed, for example.
             pass
-    raise TypeError(f'{expected}, not {type(batch).__name__}')
+    raise TypeError(
+        f'expected an iterable of {items}, not {type(batch).__name__}',
+    )
 
 
 def _as_bytes(obj: Buffer) -> bytes:

@@ -205,8 +205,8 @@ SINGLE = [
     *('text', '', b'bytes', b'', bytearray(b'bytes'), memoryview(b'bytes')),
     *(array.array('B', b'bytes'), mmap.mmap(-1, 10), CLOSED),
 ]
-GET = r'^keys must be an iterable of keys \(get\(.*\), not '
-PUT = r'^objs must be an iterable of bytes-like objects \(put\(.*\), not '
+GET = r'^expected an iterable of keys \(get\(.*\), not '
+PUT = r'^expected an iterable of objects \(put\(.*\), not '
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 from typing import TypeAlias
-from typing import TypeVar
 
 from readerwriterlock import rwlock
 
 from proxystore_local.guarded import DictGuard
-
-T = TypeVar('T')
+from proxystore_local.guarded import T
 
 RWLock: TypeAlias = (
     rwlock.RWLockFair
@@ -24,13 +22,7 @@ RWLock: TypeAlias = (
 
 
 class RWLockedDict(DictGuard):
-    """A dict that is guarded by a lock of `readerwriterlock`.
-
-    It has the hazards of a lock that is held across calls: see the comment at
-    the top of `proxystore_local/guarded.py`.
-    """
-
-    __slots__ = ('lock',)
+    """A dict and its lock, whose hazards guarded.py explains."""
 
     def __init__(self, store: dict[Any, bytes], lock: RWLock) -> None:
         super().__init__(store)

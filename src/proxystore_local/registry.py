@@ -48,9 +48,7 @@ def guard(
         raise TypeError(
             f'store_id must be the text that config() has, not {store_id!r}.',
         )
-    made: DictGuard = GuardedDict(store)
-    if lock is not None:
-        made = RWLockedDict(store, lock)
+    made = GuardedDict(store) if lock is None else RWLockedDict(store, lock)
     made.store_id = store_id
     found = _first(store_id, made)
     if found is made:

@@ -99,7 +99,6 @@ class LocalConnector:
         )
 
     def __len__(self) -> int:
-        """Count the objects."""
         return len(self._guard)
 
     def __bool__(self) -> bool:
@@ -230,8 +229,7 @@ class LocalConnector:
         """
         return self._guard.get(key)
 
-    # Any, since lists are invariant, and ProxyStore's protocol has a list of
-    # anything bytes-like.
+    # Any: lists are invariant, and ProxyStore's protocol has more than bytes.
     def get_batch(
         self,
         keys: Iterable[LocalKey | tuple[Any, ...]],

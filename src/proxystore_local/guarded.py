@@ -91,11 +91,8 @@ class DictGuard:
 
     __slots__ = ('__weakref__', 'store', 'store_id')
 
-    # Identifies the data in this process; given by the registry.
-    store_id: str
-
-    # The lock, if it is one that a user has chosen.
-    lock: object = None
+    store_id: str  # Identifies the data in this process.
+    lock: object = None  # If it is one that a user has chosen.
 
     def __init__(self, store: dict[Any, bytes]) -> None:
         self.store = store

@@ -35,16 +35,11 @@ _BYTES = 16  # Of a UUID. Its text has no place for the last random digit.
 _mine = threading.local()
 _POOL = 128
 
-
-def _renew_pool() -> None:
-    # Not clear(): a thread that a signal handler interrupted to fork may be
-    # about to fill the old one, on both sides.
-    _mine.pool = []
-
-
 if hasattr(os, 'register_at_fork'):
-    # Parent and child must not mint the same key.
-    os.register_at_fork(after_in_child=_renew_pool)
+    # Parent and child must not mint the same key. The old pool is not emptied:
+    # a thread that a signal handler interrupted to fork may be about to fill
+    # it, on both sides.
+    os.register_at_fork(after_in_child=lambda: vars(_mine).clear())
 
 
 def mint() -> LocalKey:

@@ -255,7 +255,6 @@ class GuardedDict(DictGuard):
         run = starmap(function, calls)
         pause = 0.0
         while True:
-            # Anew each time: see _wait(), and there may have been a fork.
             readers = self._readers
             readers += (None,)
             try:
@@ -284,7 +283,6 @@ class GuardedDict(DictGuard):
         run = starmap(function, calls)
         pause = 0.0
         while True:
-            # Anew each time: see _wait(), and there may have been a fork.
             gate, readers = self._gate, self._readers
             longer = 2 * pause or _SOON
             try:
@@ -305,6 +303,7 @@ class GuardedDict(DictGuard):
             pause = min(longer, _PAUSE)
 
     def _wait(self, pause: float) -> None:
+        # After it, the lock may be a new one: also if there was a fork.
         sleep(pause)
         if is_finalizing():
             # All other threads are stopped, without a GIL maybe inside.

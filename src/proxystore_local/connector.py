@@ -128,8 +128,9 @@ class LocalConnector:
     def config(self) -> dict[str, Any]:
         """Get the connector configuration.
 
-        In this process, a connector that is made from it uses the same data,
-        as long as any connector does.
+        The configuration contains all the information needed to reconstruct
+        the connector object: in this process, a connector that is made from it
+        uses the same data as long as any connector does.
 
         Returns:
             Dictionary of `include_data_in_config` and, if that is true, a
@@ -154,7 +155,8 @@ class LocalConnector:
         """Create a new connector instance from a configuration.
 
         Args:
-            config: Configuration, of which a `store_dict` is copied.
+            config: Configuration returned by `config()`. A `store_dict` in it
+                is copied.
 
         Returns:
             Connector on the data that `store_id` names, or on a new dict.
@@ -313,7 +315,9 @@ class LocalConnector:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
         if type(objs) is not list:
-            _check_batch(objs, Mapping, 'objects (put() takes a single one)')
+            _check_batch(
+                objs, Mapping, 'bytes-like objects (put() takes a single one)'
+            )
         values: list[Any] = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
             values = [_as_bytes(obj) for obj in values]

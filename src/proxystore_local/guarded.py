@@ -76,8 +76,8 @@ T = TypeVar('T')
 # `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
 _NOTHING: dict[Any, Any] = {}
 
-# Seconds to sleep before another try, which slows down the thread inside. A
-# writer that found readers keeps all others out meanwhile: it comes back
+# Seconds to sleep before another try: each slows down the thread inside. A
+# writer that found readers keeps all others out meanwhile, so it comes back
 # sooner, and then waits twice as long each time.
 _PAUSE = 0.002
 _SOON = 0.0001
@@ -96,6 +96,9 @@ class DictGuard:
 
     def __init__(self, store: dict[Any, bytes]) -> None:
         self.store = store
+
+    def renew(self) -> None:
+        """Replace the lock, in a forked child: its holders are not there."""
 
     def shared(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in C that reads, beside others that read."""
@@ -160,7 +163,6 @@ class GuardedDict(DictGuard):
         self.renew()
 
     def renew(self) -> None:
-        """Replace the lock, in a forked child: its holders are not there."""
         self._gate: list[None] = [None, None]
         self._readers: list[None] = []
         # Changed only by who has taken the second item of the gate.
@@ -303,7 +305,7 @@ class GuardedDict(DictGuard):
             pause = min(longer, _PAUSE)
 
     def _wait(self, pause: float) -> None:
-        # After it, the lock may be a new one: also if there was a fork.
+        # The lock may be a new one then: see below, or there was a fork.
         sleep(pause)
         if is_finalizing():
             # All other threads are stopped, without a GIL maybe inside.

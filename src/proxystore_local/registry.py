@@ -76,7 +76,7 @@ def _first(name: int | str, made: DictGuard) -> DictGuard:
 def _renew_guards() -> None:
     for entry in list(_guards.values()):
         guard = entry()
-        if isinstance(guard, GuardedDict):
+        if guard is not None:  # Its truth would be its length.
             guard.renew()
 
 

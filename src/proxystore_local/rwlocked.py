@@ -22,7 +22,7 @@ RWLock: TypeAlias = (
 
 
 class RWLockedDict(DictGuard):
-    """A dict and its lock, whose hazards guarded.py explains."""
+    """A dict and a lock of `readerwriterlock`; guarded.py has its hazards."""
 
     def __init__(self, store: dict[Any, bytes], lock: RWLock) -> None:
         super().__init__(store)

@@ -206,7 +206,7 @@ SINGLE = [
     *(array.array('B', b'bytes'), mmap.mmap(-1, 10), CLOSED),
 ]
 GET = r'^expected an iterable of keys \(get\(.*\), not '
-PUT = r'^expected an iterable of objects \(put\(.*\), not '
+PUT = r'^expected an iterable of bytes-like objects \(put\(.*\), not '
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import runpy
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,6 @@ from tests.support.operations import OPERATIONS
 from tests.support.operations import WRITES
 from tests.support.points import at_point
 from tests.support.processes import fork_inside
-from tests.support.processes import load
 from tests.support.processes import needs_fork
 from tests.support.scenes import assert_free
 from tests.support.scenes import Scene
@@ -32,21 +32,21 @@ pytestmark = [
 
 @pytest.mark.parametrize(
     'path',
-    sorted(Path(str(proxystore_local.__file__)).parent.glob('*.py')),
-    ids=lambda path: path.stem,
+    sorted(map(str, Path(proxystore_local.__file__).parent.glob('*.py'))),
+    ids=lambda path: Path(path).stem,
 )
 def test_nothing_is_done_before_a_fork_or_in_the_parent(
     monkeypatch: pytest.MonkeyPatch,
-    path: Path,
+    path: str,
 ) -> None:
     with mock.patch.object(os, 'register_at_fork') as register:
-        load(path)
+        runpy.run_path(path)
     for call in register.mock_calls:
         assert call.args == ()
         assert call.kwargs.keys() == {'after_in_child'}
     # Each module can be imported where there is no fork.
     monkeypatch.delattr(os, 'register_at_fork')
-    load(path)
+    runpy.run_path(path)
 
 
 @pytest.mark.parametrize('operation', STOPPABLE)

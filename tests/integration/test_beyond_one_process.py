@@ -7,20 +7,15 @@ redis-server, or a package is not installed, the tests are reported as skipped.
 from __future__ import annotations
 
 import email
-import itertools
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,20 +23,15 @@ pytest.importorskip('proxystore')
 pytest.importorskip('redis')
 pytest.importorskip('distributed')
 
+import beyond_one_process
 import cloudpickle
 import redis
 from proxystore.connectors.multi import MultiConnector
 from proxystore.connectors.multi import Policy
-from proxystore.connectors.redis import RedisConnector
-from proxystore.connectors.redis import RedisKey
 from proxystore.proxy import is_resolved
-from proxystore.store import get_or_create_store
 from proxystore.store import Store
-from proxystore.store.config import StoreConfig
 
 from proxystore_local import LocalConnector
-from tests.support.locks import PATIENCE
-from tests.support.processes import load
 from tests.support.processes import ROOT
 from tests.support.processes import run_apart
 
@@ -49,12 +39,11 @@ HOST = '127.0.0.1'
 SCRIPT = ROOT / 'docs' / 'examples' / 'beyond_one_process.py'
 FOLDER = email.__path__[0]
 SPAWN = get_context('spawn')
-example = load(SCRIPT)
 
 
-@contextmanager
-def serve(folder: Path, *options: str) -> Iterator[int]:
-    """Run a Redis server that ends by SIGKILL; gives its port."""
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """The port of a Redis server, which has to be empty again in the end."""
     program = shutil.which('redis-server')
     if program is None:
         pytest.skip('no redis-server is installed')
@@ -63,7 +52,7 @@ def serve(folder: Path, *options: str) -> Iterator[int]:
     with subprocess.Popen(
         [
             *(program, '--bind', HOST, '--port', str(port)),
-            *('--dir', str(folder), '--save', '', *options),
+            *('--dir', str(tmp_path), '--save', ''),
         ],
         stdout=subprocess.PIPE,
         encoding='utf-8',
@@ -72,17 +61,10 @@ def serve(folder: Path, *options: str) -> Iterator[int]:
             assert server.stdout is not None
             assert any('Ready to accept' in line for line in server.stdout)
             yield port
+            with redis.Redis(HOST, port) as client:
+                assert client.dbsize() == 0
         finally:
             server.kill()
-
-
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """The port of a server that has to be empty again after the test."""
-    with serve(tmp_path) as port:
-        yield port
-        with redis.Redis(HOST, port) as client:
-            assert client.dbsize() == 0
 
 
 # The program.
@@ -143,63 +125,10 @@ def test_ctrl_c(port: int, workers: str) -> None:
     assert printed.endswith('\nKeyboardInterrupt\n')
 
 
-put: Any = LocalConnector.put
-
-
-@pytest.mark.parametrize(
-    ('operation', 'faulty', 'message'),
-    [
-        (
-            'put',
-            lambda self, obj: put(self, obj.replace(b'spam', b'eggs')),
-            'is not restored',
-        ),
-        ('evict', lambda self, key: None, ' objects were left'),
-        ('put', LocalConnector.new_key, 'the store has no object with'),
-    ],
-)
-def test_faulty_connector(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    operation: str,
-    faulty: Any,
-    message: str,
-) -> None:
-    # The dictionary has the start of the file, without what is replaced.
-    (tmp_path / 'file.py').write_bytes(bytes(500) + b'spam')
-    monkeypatch.setattr(LocalConnector, operation, faulty)
-    with pytest.raises((SystemExit, LookupError), match=message):
-        example.main([str(tmp_path)])
-
-
-def test_a_failed_run_waits_for_its_workers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # They go on when the driver evicts what it has put, and it is ready long
-    # before they are.
-    evicting = threading.Event()
-    numbers = itertools.count()
-
-    class Noticing(LocalConnector):
-        def evict(self, key: Any) -> None:
-            evicting.set()
-            super().evict(key)
-
-    def compress(config: StoreConfig, *_: Any) -> Any:
-        if next(numbers) == 0:
-            raise ZeroDivisionError
-        assert evicting.wait(PATIENCE)
-        return get_or_create_store(config).put('late')
-
-    monkeypatch.setattr(example, 'compress', compress)
-    files = {Path(str(number)): b'' for number in range(2000)}
-    connector = Noticing()
-    with (
-        ThreadPoolExecutor(2) as workers,
-        pytest.raises(ZeroDivisionError),
-    ):
-        example.compress_files(files, connector, workers)
-    assert len(connector) == 0
+def test_its_own_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalConnector, 'evict', lambda self, key: None)
+    with pytest.raises(SystemExit, match=' objects were left'):
+        beyond_one_process.main([FOLDER])
 
 
 # What a newcomer gets wrong.
@@ -221,11 +150,11 @@ def test_a_failed_run_waits_for_its_workers(
 )
 def test_bad_arguments(arguments: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        example.main(arguments.split())
+        beyond_one_process.main(arguments.split())
 
 
-# What reaches another process, and survives the end of one. The program of
-# the page opens a proxy of a local connector there.
+# What reaches another process. The program of the page opens a proxy of a
+# local connector there.
 
 
 def test_error_of_a_proxy_breaks_a_process_pool() -> None:
@@ -250,37 +179,6 @@ def test_a_store_on_a_multi_connector_is_not_rebuilt() -> None:
         message = r'MultiConnector.__init__\(\) got an unexpected keyword'
         with pytest.raises(TypeError, match=message):
             Store.from_config(store.config())
-
-
-def put_in_redis(port: int) -> RedisKey:
-    with RedisConnector(HOST, port) as connector:
-        return connector.put(b'spam')
-
-
-@pytest.mark.parametrize(
-    ('options', 'expected'),
-    [
-        (['--appendonly', 'no'], None),
-        (['--appendonly', 'yes', '--appendfsync', 'always'], b'spam'),
-    ],
-)
-def test_what_survives_in_redis(
-    tmp_path: Path,
-    options: list[str],
-    expected: bytes | None,
-) -> None:
-    with serve(tmp_path, *options) as port:
-        # A process puts it, and ends.
-        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
-            key = pool.submit(put_in_redis, port).result()
-        with RedisConnector(HOST, port) as connector:
-            assert connector.get(key) == b'spam'
-    # The server was killed.
-    with (
-        serve(tmp_path, *options) as port,
-        RedisConnector(HOST, port) as connector,
-    ):
-        assert connector.get(key) == expected
 
 
 def test_cloudpickle_opens_a_proxy() -> None:

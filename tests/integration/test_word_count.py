@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import pytest
 
 pytest.importorskip('proxystore')
 
+import word_count
+
 from proxystore_local import LocalConnector
-from tests.support.processes import load
 from tests.support.processes import ROOT
 from tests.support.processes import run_apart
 
 SCRIPT = ROOT / 'docs' / 'examples' / 'word_count.py'
-example = load(SCRIPT)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_faulty_connector(
 ) -> None:
     monkeypatch.setattr(LocalConnector, operation, faulty)
     with pytest.raises((SystemExit, LookupError), match=message):
-        example.main([str(folder)])
+        word_count.main([str(folder)])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_faulty_connector(
 )
 def test_bad_argument(argument: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        example.main([argument])
+        word_count.main([argument])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_missing_package(
     monkeypatch.setitem(sys.modules, 'proxystore.store', None)
     message = rf"^no module named .*pip install '\.\[{extra}\]'"
     with pytest.raises(SystemExit, match=message):
-        load(SCRIPT.with_name(f'{name}.py'))
+        runpy.run_path(str(SCRIPT.with_name(f'{name}.py')))
 
 
 both = pytest.mark.parametrize('name', ['word_count', 'beyond_one_process'])

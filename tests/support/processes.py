@@ -1,9 +1,8 @@
-"""Programs in processes of their own, forks, and modules of one's own."""
+"""Programs in processes of their own, and forks."""
 
 from __future__ import annotations
 
 import faulthandler
-import importlib.util
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,16 +27,6 @@ needs_gil = pytest.mark.skipif(
     FREE_THREADED,
     reason='without a GIL, a child may hang in CPython itself',
 )
-
-
-def load(path: Path) -> Any:
-    """Run a file as a module that nobody else has."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_apart(

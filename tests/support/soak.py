@@ -1,8 +1,12 @@
-"""Faults by the thousand, each storm a program that ends with an exact audit.
+"""Faults by the thousand, all at once, and an exact audit in the end.
 
-    python -m tests.support.storms [--minutes] STORM LOCK SECONDS
+    python -m tests.support.soak MINUTES [LOCK]
 
-prints what it did as JSON. It exits with 1, and the stacks of all threads, if
+Eight threads use one connector. Signal handlers raise or use it, exceptions
+are set in threads, finalizers run, and the process forks from any thread. What
+strikes operations strikes handlers and finalizers as well.
+
+Prints what it did as JSON. It exits with 1, and the stacks of all threads, if
 an operation hung, was lost or done by half, or if the contents in the end are
 not exactly what the completed operations imply.
 """
@@ -13,7 +17,6 @@ import argparse
 import ctypes
 import faulthandler
 import gc
-import itertools
 import json
 import os
 import queue
@@ -27,8 +30,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from proxystore_local import LocalConnector
@@ -41,25 +43,15 @@ from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
 from tests.support.scenes import hooked
 
-# Each fault is a storm of its own. The soak has all at once, and there faults
-# strike signal handlers and finalizers as well.
-FAULTS = [
-    'interrupts',  # A signal handler raises.
-    'async_exceptions',  # Another thread sets an exception.
-    'handlers',  # A signal handler uses the connector.
-    'finalizers',  # The collector runs finalizers that use the connector.
-    'forks',  # The process forks, from any thread.
-]
-STORMS = {fault: {fault} for fault in FAULTS} | {'soak': {*FAULTS}}
 ALL_LOCKS = LOCKS | {'NoLock': NoLock}
 
 # Seconds after which a child counts as hanging. Without a GIL some do.
 CHILD_PATIENCE = 2 if FREE_THREADED else PATIENCE // 2
 SECONDS_PER_LINE = 10
 
-# Whether a signal handler uses the connector, if it may also raise. One that
-# does comes back only when another one, inside it, raises.
-USES = itertools.cycle([True, False, False, True, True, False, False, False])
+# What a signal handler does: it uses the connector, and has to come back by
+# itself; or it does so until another one, inside it, raises; or it raises.
+HANDLERS = ['use', 'use until struck', 'raise']
 
 # Put again and again by one thread, which evicts it from first to last.
 BATCH = [b'batch %d' % number for number in range(5)]
@@ -128,10 +120,10 @@ class Worker:
     anywhere: what the worker knows is changed at one stroke, in settle().
     """
 
-    def __init__(self, storm: Storm) -> None:
-        self.storm = storm
-        self.name = b'%d ' % len(storm.workers)  # All its values begin so.
-        self.connector = storm.connect()
+    def __init__(self, soak: Soak) -> None:
+        self.soak = soak
+        self.name = b'%d ' % len(soak.workers)  # All its values begin so.
+        self.connector = soak.connect()
         self.keys = [self.connector.new_key() for _ in UNKNOWN]
         self.model: dict[LocalKey, bytes] = {}
         self.log: list[tuple[str, tuple[Any, ...]]] = []
@@ -148,7 +140,7 @@ class Worker:
     def work(self) -> None:
         """Check what came of the last time, and do each operation."""
         self.settle()
-        self.connector = self.storm.connect()
+        self.connector = self.soak.connect()
         for key in self.model.keys() - self.keys:  # It was put the last time.
             self.do('evict', key)
         names = [*OPERATIONS, 'set', 'get']
@@ -157,15 +149,14 @@ class Worker:
             value = b'%s%d' % (self.name, self.random.getrandbits(64))
             number = self.random.randrange(len(self.keys))
             arguments = OPERATIONS[name].arguments(value, self.keys, number)
-            if 'finalizers' in self.storm.faults:
-                drop_litter()
-            with self.storm.beside:
-                self.do(name, *arguments)
+            drop_litter()
+            self.do(name, *arguments)
         # Of the batch all is there, but what has been evicted in order.
-        first, *others = self.storm.batch
+        first, *others = self.soak.batch
         between: list[LocalKey] = []
-        if self.storm.lock != 'default':  # Inside which nobody comes in.
-            between = [hooked(key, self.storm.let_in) for key in self.keys]
+        if self.soak.lock != 'default':  # Inside which nobody comes in.
+            let_in = partial(time.sleep, 0)
+            between = [hooked(key, let_in) for key in self.keys]
         for values in (
             self.connector.get_batch([first, *between, *others]),
             self.connector.config()['store_dict'].values(),
@@ -174,14 +165,12 @@ class Worker:
             assert seen == BATCH[len(BATCH) - len(seen) :], seen
 
     def work_until_struck_by(self, fault: str) -> None:
-        """Work until an interrupt comes, if this storm has that fault."""
-        if fault not in self.storm.faults:
-            return self.work()
+        """Work until an interrupt comes."""
         try:
             if fault == 'interrupts':
                 set_alarm()
             else:
-                self.storm.armed.put(threading.get_ident())
+                self.soak.armed.put(threading.get_ident())
             # Not by a condition of the loop: on 3.12 and 3.13 an interrupt
             # at the jump back to that is not caught here.
             while True:
@@ -192,7 +181,6 @@ class Worker:
         except InterruptError:
             pass
         self.counts[fault] += 1
-        return None
 
     def settle(self) -> None:
         """Replay the log on the model, and see that all of it is true."""
@@ -222,11 +210,10 @@ class Worker:
         self.counts['operations'] += done
 
 
-class Storm:
+class Soak:
     """What strikes threads that work, and the audit in the end."""
 
-    def __init__(self, name: str, lock: str, seconds: float) -> None:
-        self.faults = STORMS[name]
+    def __init__(self, seconds: float, lock: str) -> None:
         self.lock = lock
         self.told = time.monotonic()
         self.end = self.told + seconds
@@ -238,17 +225,9 @@ class Storm:
         self.threads: list[threading.Thread] = []
         self.workers: list[Worker] = []
         # Those of signal handlers: one may come inside another.
-        self.idle: list[Worker] = []
-        if 'handlers' in self.faults:
-            self.idle = [self.worker(), self.worker()]
+        self.idle = [self.worker(), self.worker()]
         # Threads in which an exception is to be set.
         self.armed: queue.SimpleQueue[int] = queue.SimpleQueue()
-        # A lock that threads hold while they use the connector, and that
-        # handlers and finalizers need as well, as that of a Store. Interrupts
-        # and forks might leave it held.
-        self.beside: AbstractContextManager[object] = nullcontext()
-        if self.faults <= {'handlers', 'finalizers'}:
-            self.beside = threading.RLock()
 
     def connect(self) -> LocalConnector:
         return LocalConnector(self.store, include_data_in_config=True)
@@ -258,7 +237,7 @@ class Storm:
         return self.workers[-1]
 
     def fail(self, uncaught: Any) -> None:
-        """End the storm, and say why: it may hang from here on."""
+        """End the soak, and say why: it may hang from here on."""
         self.failures.append(uncaught.exc_value)
         traceback.print_exception(uncaught.exc_value)
 
@@ -275,7 +254,7 @@ class Storm:
         work: Callable[..., object],
         *arguments: Any,
     ) -> None:
-        """Work while the storm is on, but once at least."""
+        """Work until it is over, but once at least."""
         here.inside = inside
         while True:
             work(*arguments)
@@ -289,23 +268,19 @@ class Storm:
         thread.start()
         self.threads.append(thread)
 
-    def rage(self) -> None:
+    def run(self) -> None:
         """Let the faults strike threads that work, until it is over."""
         self.start(self.put_and_evict_a_batch)
         threading.Thread(target=self.set_exceptions, daemon=True).start()
         for _ in range(2):
             work = self.worker().work_until_struck_by
             self.start(work, 'async_exceptions')
-        if 'finalizers' in self.faults:
-            # Free-threaded builds wait for more, unless the second is 0.
-            gc.set_threshold(5, 0 if FREE_THREADED else 10)
-            gc.freeze()  # So that a collection is as short as an operation.
-            self.start(self.visit, self.worker(), self.worker())
-        if 'forks' in self.faults:
-            self.start(self.fork, self.worker())
+        # Free-threaded builds wait for more, unless the second is 0.
+        gc.set_threshold(5, 0 if FREE_THREADED else 10)
+        gc.freeze()  # So that a collection is as short as an operation.
+        self.start(self.visit, self.worker(), self.worker())
+        self.start(self.fork, self.worker())
         signal.signal(signal.SIGALRM, self.handle)
-        if self.faults == {'handlers'}:
-            set_alarm()
         self.again(self.worker(), self.work_in_main_thread, self.worker())
         self.over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -315,7 +290,7 @@ class Storm:
     def work_in_main_thread(self, me: Worker) -> None:
         """Work where signal handlers run, fork, and tell how it goes."""
         me.work_until_struck_by('interrupts')
-        if 'forks' in self.faults and random.random() < 0.02:
+        if random.random() < 0.02:
             self.fork(me)
         if time.monotonic() > self.told + SECONDS_PER_LINE:
             self.told += SECONDS_PER_LINE
@@ -327,11 +302,14 @@ class Storm:
         """Raise inside any operation, or use the connector there."""
         if self.over:
             return
-        uses = bool(self.idle) and next(USES)
-        if 'interrupts' in self.faults and not uses:
+        what = random.choice(HANDLERS)
+        if what == 'raise' or not self.idle:
             raise InterruptError
         worker = self.idle.pop()
-        worker.work_until_struck_by('interrupts')
+        if what == 'use':
+            worker.work()
+        else:
+            worker.work_until_struck_by('interrupts')
         worker.counts['handlers'] += 1
         self.idle.append(worker)
         set_alarm()
@@ -349,15 +327,6 @@ class Storm:
         assert self.connector.get_batch(self.batch) == BATCH
         for key in self.batch:
             self.connector.evict(key)
-
-    def let_in(self) -> None:
-        """Let others come in, in the middle of a batch."""
-        time.sleep(0)
-        if 'finalizers' in self.faults:
-            Litter()  # Is finalized at once.
-        main = threading.current_thread() is threading.main_thread()
-        if main and self.faults == {'handlers'}:
-            signal.raise_signal(signal.SIGALRM)
 
     def visit(self, visitor: Worker, inside: Worker) -> None:
         """Work a bit in a thread that comes and goes."""
@@ -411,24 +380,24 @@ class Storm:
 
 
 def main() -> None:
-    """Run one storm."""
+    """Soak a connector."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--minutes', action='store_true')
-    parser.add_argument('storm', choices=STORMS)
-    parser.add_argument('lock', choices=ALL_LOCKS)
-    parser.add_argument('seconds', type=float)
+    parser.add_argument('minutes', type=float)
+    parser.add_argument(
+        'lock', choices=ALL_LOCKS, default='default', nargs='?'
+    )
     options = parser.parse_args()
-    seconds = options.seconds * (60 if options.minutes else 1)
+    seconds = 60 * options.minutes
     faulthandler.dump_traceback_later(seconds + 2 * PATIENCE, exit=True)
     sys.setswitchinterval(1e-4)
     # What is tested here.
     warnings.simplefilter('ignore', DeprecationWarning)
-    storm = Storm(options.storm, options.lock, seconds)
-    threading.excepthook = storm.fail
-    sys.unraisablehook = storm.note_unraisable
-    storm.rage()
-    storm.audit()
-    print(json.dumps(sum((it.counts for it in storm.workers), Counter())))
+    soak = Soak(seconds, options.lock)
+    threading.excepthook = soak.fail
+    sys.unraisablehook = soak.note_unraisable
+    soak.run()
+    soak.audit()
+    print(json.dumps(sum((it.counts for it in soak.workers), Counter())))
 
 
 if __name__ == '__main__':

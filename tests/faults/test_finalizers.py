@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.support.locks import PATIENCE
 from tests.support.operations import A
 from tests.support.operations import B
 from tests.support.operations import OPERATIONS
+from tests.support.points import at_point
 from tests.support.processes import await_child
 from tests.support.processes import FREE_THREADED
 from tests.support.processes import needs_fork
@@ -78,76 +80,16 @@ def collections(finalize: Callable[[], object]) -> Iterator[None]:
         gc.disable()
 
 
-def make_stores(connector: LocalConnector, count: int) -> list[Any]:
+def a_store_held_by_another_thread() -> None:
+    """A finalizer waits for a Store whose holder waits for the connector.
+
+    So does a signal handler then, at each point where Python runs one.
+    """
     from proxystore.store import Store  # noqa: PLC0415
 
-    # Without a cache every read comes from the connector.
-    return [
-        Store(f'store-{i}', connector, cache_size=0, register=True)
-        for i in range(count)
-    ]
-
-
-def owned_proxies_in_cycles() -> None:
-    """Threads use two Stores, and drop proxies of them that are in cycles."""
-    use_two_stores(handling=False)
-
-
-def handlers_that_use_a_store() -> None:
-    """A signal handler interrupts uses of two Stores, and uses both."""
-    use_two_stores(handling=True)
-
-
-def use_two_stores(handling: bool) -> None:
-    # Not both at once: a handler and a finalizer, in two threads, could each
-    # wait for the Store that the other's thread holds.
-    connector = LocalConnector()
-    stores = make_stores(connector, 2)
-    end = time.monotonic() + SECONDS
-    handled = 0
-
-    def use(number: int) -> None:
-        store = stores[number % 2]
-        cycle: list[Any] = []
-        cycle.append(cycle)
-        # Not always: ProxyStore registers it at exit, and the more are, the
-        # longer that takes.
-        if not handling and number % 50 < 2:
-            cycle.append(store.owned_proxy('value'))
-        key = store.put('value')
-        assert store.get(key) == 'value'
-        store.evict(key)
-        assert not store.exists(key)
-
-    def use_again_and_again() -> None:
-        for number in itertools.count():
-            use(number)
-            if time.monotonic() > end:
-                break
-
-    def handler(*_: object) -> None:
-        nonlocal handled
-        use(handled)
-        handled += 1
-        if time.monotonic() < end:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-4))
-
-    signal.signal(signal.SIGALRM, handler)
-    if handling:
-        signal.setitimer(signal.ITIMER_REAL, 1e-4)
-    threads = [start(use_again_and_again) for _ in range(3)]
-    use_again_and_again()
-    for thread in threads:
-        thread.result()
-    assert bool(handled) == handling
-    gc.collect()
-    assert len(connector) == 0
-
-
-def a_store_held_by_another_thread() -> None:
-    """A finalizer waits for a Store whose holder waits for the connector."""
     connector = LocalConnector(include_data_in_config=True)
-    (store,) = make_stores(connector, 1)
+    # Without a cache every read comes from the connector.
+    store: Store[Any] = Store('store', connector, cache_size=0, register=True)
     key = store.put('value')
     wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
     held: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -166,13 +108,23 @@ def a_store_held_by_another_thread() -> None:
         held.get()
         owned.pop()
 
+    def handle(*_: object) -> None:
+        wanted.put(None)
+        held.get()
+        store.evict(A)
+
     start(hold)
+    signal.signal(signal.SIGINT, handle)
+    interrupt = partial(signal.raise_signal, signal.SIGINT)
     for operation in OPERATIONS.values():
         owned = [store.owned_proxy('value') for _ in ALLOCATIONS]
         for _ in collections(finalize):
             operation(connector)
         gc.collect()
         assert owned == []
+        points = itertools.count(1)
+        while at_point(next(points), interrupt, partial(operation, connector)):
+            pass
 
 
 def forks_beside_an_executor() -> None:
@@ -309,8 +261,6 @@ def run(scenario: str) -> None:
 @pytest.mark.parametrize(
     'scenario',
     [
-        pytest.param(owned_proxies_in_cycles, marks=needs_proxystore),
-        pytest.param(handlers_that_use_a_store, marks=needs_proxystore),
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
         pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
         keys_that_are_missing_or_not_hashable,

@@ -24,7 +24,8 @@ def at_point(
     """Do something, and call a function at a point where CPython may do so.
 
     That is when a function in FILES is entered, or when a call from there has
-    returned. Backward jumps are not reached, nor what C calls.
+    returned. Backward jumps are not reached, nor what C calls, nor the end of
+    a call of a class such as `tuple()`, which profilers are not told.
 
     Args:
         point: Number of the point, from 1; or 0 for none.

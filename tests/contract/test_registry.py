@@ -6,7 +6,6 @@ import gc
 import importlib
 import itertools
 import json
-import os
 import sys
 import weakref
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from proxystore_local import registry
 from tests.support.locks import LOCKS
 from tests.support.locks import PATIENCE
 from tests.support.points import at_point
-from tests.support.processes import await_child
+from tests.support.processes import fork_inside
 from tests.support.processes import needs_fork
 from tests.support.scenes import once
 from tests.support.scenes import start
@@ -198,13 +197,10 @@ def test_a_fork_when_the_last_has_just_died(
     monkeypatch.setattr(sys, 'unraisablehook', raised.append)
     statuses: list[int] = []
 
-    def fork() -> None:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(len(raised))
-        statuses.append(await_child(pid))
+    def check() -> None:
+        assert raised == []
 
-    strike({}, fork)
+    strike({}, lambda: statuses.append(fork_inside(lambda it: it(), check)))
     assert statuses == [0]
 
 

@@ -11,7 +11,6 @@ import faulthandler
 import gc
 import importlib.util
 import itertools
-import os
 import queue
 import random
 import signal
@@ -31,7 +30,7 @@ from tests.support.operations import A
 from tests.support.operations import B
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
-from tests.support.processes import await_child
+from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
 from tests.support.processes import needs_fork
 from tests.support.processes import needs_gil
@@ -133,6 +132,9 @@ def forks_beside_an_executor() -> None:
     connector = LocalConnector()
     end = time.monotonic() + SECONDS
 
+    def check() -> None:
+        assert connector.get(connector.put(b'value')) == b'value'
+
     def submit() -> None:
         while time.monotonic() < end:
             collect_after(random.randrange(30))
@@ -142,12 +144,7 @@ def forks_beside_an_executor() -> None:
     with ThreadPoolExecutor(2) as pool:
         threads = [start(submit) for _ in range(3)]
         while time.monotonic() < end:
-            pid = os.fork()
-            if pid == 0:
-                signal.alarm(PATIENCE // 2)
-                assert connector.get(connector.put(b'child')) == b'child'
-                os._exit(0)
-            assert await_child(pid) == 0
+            assert fork_inside(lambda fork: fork(), check) == 0
         for thread in threads:
             thread.result()
 

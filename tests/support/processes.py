@@ -85,11 +85,7 @@ def fork_inside(
         if pid == 0:
             os._exit(1)
     assert pid > 0
-    return await_child(pid)
-
-
-def await_child(pid: int) -> int:
-    """Wait for a child, and return its status: killed, if it hangs."""
+    # The signal that it gave itself may not be enough.
     killer = threading.Timer(PATIENCE * 1.5, os.kill, (pid, signal.SIGKILL))
     killer.start()
     try:

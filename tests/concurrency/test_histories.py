@@ -40,14 +40,17 @@ def check(program: Program, make_lock: LockMaker) -> None:
     """Run a program on threads that all start at once."""
     store = dict(CONTENTS)
     lock = make_lock()
-    first = LocalConnector(store, include_data_in_config=True, lock=lock)
-    second = LocalConnector(store, include_data_in_config=True)
+    # One for each thread.
+    connectors = [
+        LocalConnector(store, include_data_in_config=True, lock=lock)
+        for _ in program
+    ]
     barrier = threading.Barrier(len(program))
 
     def do(thread: int, number: int, step: Step) -> Call:
         value = b'%d.%d' % (thread, number)
         arguments = step.arguments(value, yielding_keys())
-        method = getattr(second if step.second else first, step.name)
+        method = getattr(connectors[thread], step.name)
         start = perf_counter_ns()
         try:
             result = method(*arguments)
@@ -72,11 +75,7 @@ def check_dense_programs(make_lock: LockMaker) -> None:
     for _ in range(200):
         program = [
             [
-                Step(
-                    draw.choice([*OPERATIONS]),
-                    draw.randrange(2),
-                    draw.random() < 0.5,
-                )
+                Step(draw.choice([*OPERATIONS]), draw.randrange(2))
                 for _ in range(4)
             ]
             for _ in range(4)

@@ -52,10 +52,9 @@ SECTIONS = {
     'shared': '__len__',
 }
 
-# The second thread uses a second connector on the same dict. A write comes
-# before a read.
+# A write comes before a read.
 PAIRS = [
-    [[Step(one)], [Step(other, second=True)]]
+    [[Step(one)], [Step(other)]]
     for one, other in combinations_with_replacement(OPERATIONS, 2)
 ]
 READERS = [pair for pair in PAIRS if pair[0][0].name in READS]

@@ -93,7 +93,7 @@ def a_store_held_by_another_thread() -> None:
     wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
     held: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def deserialize(_: bytes) -> None:
+    def deserialize(_: object) -> None:
         held.put(None)
         store.evict(A)
 

@@ -221,25 +221,17 @@ class Execution(Stepped):
     ) -> None:
         self.store = SteppedDict()
         self.guard: Any = make_guard(self.store)
-        connectors = [
-            CONNECTOR.LocalConnector(include_data_in_config=True)
-            for _ in range(2)
-        ]
-        for made in connectors:
-            made._guard = self.guard
         # Of each thread the names, methods and arguments. They are looked up
         # here, as a thread would be seen to do so.
-        self.operations = [
-            [
-                (
-                    step.name,
-                    getattr(connectors[step.second], step.name),
-                    step.arguments(b'%d.%d' % (thread, number)),
-                )
-                for number, step in enumerate(steps)
-            ]
-            for thread, steps in enumerate(program)
-        ]
+        self.operations: list[list[tuple[str, Any, Any]]] = []
+        for thread, steps in enumerate(program):
+            own = CONNECTOR.LocalConnector(include_data_in_config=True)
+            own._guard = self.guard
+            self.operations.append([])
+            for number, step in enumerate(steps):
+                arguments = step.arguments(b'%d.%d' % (thread, number))
+                method = getattr(own, step.name)
+                self.operations[-1].append((step.name, method, arguments))
         self.clock = itertools.count()
         self.history: list[Call] = []
 

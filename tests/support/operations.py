@@ -131,12 +131,10 @@ class Step:
     Attributes:
         name: Name of the operation.
         number: On which of KEYS it is, if it is on one.
-        second: Done by another connector on the same dict.
     """
 
     name: str
     number: int = 0
-    second: bool = False
 
     def arguments(
         self,
@@ -147,13 +145,12 @@ class Step:
         return OPERATIONS[self.name].arguments(value, keys, self.number)
 
     def __str__(self) -> str:
-        text = self.name
         if 'key' in OPERATIONS[self.name].takes:
-            text += f'({KEYS[self.number].id})'
-        return f'second.{text}' if self.second else text
+            return f'{self.name}({KEYS[self.number].id})'
+        return self.name
 
 
-# What each of the threads does, step by step.
+# What each of the threads does, step by step, each by a connector of its own.
 Program: TypeAlias = Sequence[Sequence[Step]]
 
 
@@ -171,7 +168,6 @@ def programs() -> st.SearchStrategy[Program]:
         Step,
         name=st.sampled_from([*READS, *WRITES]),
         number=st.sampled_from(range(len(KEYS))),
-        second=st.booleans(),
     )
     threads = st.lists(steps, min_size=1, max_size=4)
     return st.lists(threads, min_size=2, max_size=3)

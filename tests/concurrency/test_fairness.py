@@ -19,34 +19,7 @@ from tests.support.operations import OPERATIONS
 from tests.support.scenes import hooked
 from tests.support.scenes import once
 from tests.support.scenes import Scene
-from tests.support.scenes import start
 from tests.support.scenes import waits
-
-
-@pytest.mark.parametrize(
-    ('many', 'one'),
-    [('get', 'set'), ('set', 'get'), ('set', 'set')],
-)
-def test_one_thread_is_reached_among_many_that_never_pause(
-    many: str,
-    one: str,
-) -> None:
-    connector = LocalConnector()
-    stop = threading.Event()
-    barrier = threading.Barrier(5)
-
-    def never_pause() -> None:
-        barrier.wait(PATIENCE)
-        while not stop.is_set():
-            OPERATIONS[many](connector)
-
-    threads = [start(never_pause) for _ in range(4)]
-    barrier.wait(PATIENCE)
-    for _ in range(50):
-        OPERATIONS[one](connector)
-    stop.set()
-    for thread in threads:
-        thread.result(PATIENCE)
 
 
 @pytest.mark.parametrize('second', OPERATIONS)

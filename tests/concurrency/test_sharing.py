@@ -32,7 +32,6 @@ from tests.support.scenes import hooked
 from tests.support.scenes import NEW
 from tests.support.scenes import NEWER
 from tests.support.scenes import Scene
-from tests.support.scenes import start
 from tests.support.scenes import STOPPABLE
 
 
@@ -92,30 +91,6 @@ def check_readers_share(make_lock: LockMaker) -> None:
             assert how_far == 'done', f'{second} during {first}'
 
 
-def read_together(
-    connector: LocalConnector, inside: threading.Barrier
-) -> None:
-    """Read, and in the middle wait for others that read."""
-    # It compares keys once.
-    connector.exists(hooked(A, lambda: inside.wait(PATIENCE)))
-
-
-def check_readers_share_after_writes(make_lock: LockMaker) -> None:
-    """Many reads are inside the dict at once, again after each write."""
-    connector = LocalConnector(lock=make_lock(lock_factory=threading.Lock))
-    count = 5
-    inside = threading.Barrier(count)
-    for _ in range(3):
-        connector.put_batch([b'0', b'0'])
-        connector.set(A, b'0')
-        readers = [
-            start(lambda: read_together(connector, inside))
-            for _ in range(count)
-        ]
-        for reader in readers:
-            reader.result(2 * PATIENCE)
-
-
 def check_queued_readers_share(make_lock: LockMaker) -> None:
     """Reads that waited for a write are inside the dict at once."""
     count = 3
@@ -123,9 +98,9 @@ def check_queued_readers_share(make_lock: LockMaker) -> None:
     with Scene(make_lock) as scene:
         scene.stop('set')
         for _ in range(count):
-            how_far, _ = scene.attempt(
-                lambda: read_together(scene.connector, inside),
-            )
+            # It is compared once.
+            key = hooked(A, lambda: inside.wait(PATIENCE))
+            how_far, _ = scene.attempt(partial(scene.connector.exists, key))
             assert how_far == 'blocked'
 
 
@@ -134,11 +109,7 @@ EXCLUDING = [
     check_put_batch_is_never_seen_in_part,
     check_get_batch_sees_one_moment,
 ]
-SHARING = [
-    check_readers_share,
-    check_readers_share_after_writes,
-    check_queued_readers_share,
-]
+SHARING = [check_readers_share, check_queued_readers_share]
 
 every_lock = pytest.mark.parametrize('lock', LOCKS)
 

@@ -139,19 +139,6 @@ def test_a_buffer_comes_back_byte_for_byte(kind: str, write: Any) -> None:
 
 
 @by_each_write
-@pytest.mark.parametrize('step', [1, 2])
-def test_what_happens_to_a_buffer_reaches_no_reader(
-    step: int,
-    write: Any,
-) -> None:
-    source, connector = bytearray(b'bytes'), LocalConnector()
-    before = bytes(source[::step])
-    key = write(connector, memoryview(source)[::step])
-    source[:] = b'-----'
-    assert connector.get(key) == before
-
-
-@by_each_write
 @pytest.mark.parametrize('kind', REFUSED)
 def test_what_is_not_bytes_like_raises_type_error(
     kind: str,

@@ -137,7 +137,6 @@ def test_its_own_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ('missing', r'^no \*\.py files in missing$'),
         ('--workers dask', 'use --connector redis, or --workers threads$'),
         ('--workers processes --connector multi', 'or --workers threads$'),
         # No server can have such a port.

@@ -58,12 +58,6 @@ def test_small_folder(folder: Path) -> None:
     assert last.startswith('OK: ')
 
 
-def test_standard_library() -> None:
-    code, printed = run_apart(str(SCRIPT))
-    assert code == 0, printed
-    assert printed.splitlines()[-1].startswith('OK: ')
-
-
 get: Any = LocalConnector.get
 get_batch: Any = LocalConnector.get_batch
 

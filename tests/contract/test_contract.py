@@ -146,36 +146,23 @@ def test_config_round_trip_with_data(documented: Any) -> None:
     assert type(documented).from_config(config).get(key) == b'value'
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        '__init__',
-        'close',
-        'config',
-        'evict',
-        'exists',
-        'from_config',
-        'get',
-        'get_batch',
-        'new_key',
-        'put',
-        'put_batch',
-        'set',
-    ],
-)
-def test_signatures_are_proxystores(name: str) -> None:
-    def parameters(kind: Any) -> list[tuple[str, Any, Any]]:
+def test_signatures_are_proxystores() -> None:
+    def parameters(kind: Any, name: str) -> list[inspect.Parameter]:
         signature = inspect.signature(getattr(kind, name))
         return [
-            (parameter.name, parameter.kind, parameter.default)
+            parameter.replace(annotation=parameter.empty)
             for parameter in signature.parameters.values()
         ]
 
-    expected = parameters(type(proxystores()))
-    if name == '__init__':
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        expected += [('lock', keyword, None), ('store_id', keyword, None)]
-    assert parameters(LocalConnector) == expected
+    upstream = type(proxystores())
+    names = [name for name in vars(upstream) if not name.startswith('_')]
+    assert len(names) >= 11
+    for name in names:
+        expected = parameters(upstream, name)
+        assert parameters(LocalConnector, name) == expected, name
+    *given, lock, store_id = parameters(LocalConnector, '__init__')
+    assert given == parameters(upstream, '__init__')
+    assert lock.kind == store_id.kind == inspect.Parameter.KEYWORD_ONLY
 
 
 # What ours adds.

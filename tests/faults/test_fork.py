@@ -6,7 +6,7 @@ import itertools
 import os
 import runpy
 from collections.abc import Callable
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -53,14 +53,9 @@ def test_nothing_is_done_before_a_fork_or_in_the_parent(
 def test_a_child_does_not_wait_for_threads_that_it_does_not_have(
     operation: str,
 ) -> None:
-    with ExitStack() as stack:
-        scenes = [stack.enter_context(Scene()) for _ in range(3)]
-        scenes[1].stop(operation)
-
-        def check() -> None:
-            for scene in scenes:
-                assert_free(scene.connector)
-
+    with Scene() as scene:
+        scene.stop(operation)
+        check = partial(assert_free, scene.connector)
         assert fork_inside(lambda fork: fork(), check) == 0
     check()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 from functools import partial
@@ -65,8 +64,8 @@ def check(program: Program, make_lock: LockMaker) -> None:
 
     with minted(yielding_keys()):
         threads = [start(partial(work, i)) for i in range(len(program))]
-        histories = [thread.result(PATIENCE) for thread in threads]
-    assert_linearizable([*itertools.chain(*histories)], CONTENTS, store)
+        history = [it for each in threads for it in each.result(PATIENCE)]
+    assert_linearizable(history, CONTENTS, store)
 
 
 def check_dense_programs(make_lock: LockMaker) -> None:

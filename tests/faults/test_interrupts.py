@@ -1,8 +1,9 @@
-"""Exceptions and other code at every point of every operation do no harm.
+"""Exceptions and other code in the middle of every operation do no harm.
 
 CPython lets others in at certain points: there it raises an exception that a
 signal handler raised or another thread has set, runs handlers and finalizers,
-and switches threads. These tests stop at each such point in turn.
+and switches threads. These tests stop at one after the other; see at_point()
+for those that they do not reach.
 """
 
 from __future__ import annotations

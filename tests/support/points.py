@@ -1,4 +1,4 @@
-"""Each point at which CPython lets others in, one after the other."""
+"""Points at which CPython lets others in, one after the other."""
 
 from __future__ import annotations
 

@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import Self
-from typing import TYPE_CHECKING
+
+from typing_extensions import Buffer
 
 from proxystore_local.keys import LocalKey
 from proxystore_local.keys import mint
 from proxystore_local.keys import mint_batch
 from proxystore_local.registry import guard
 from proxystore_local.rwlocked import RWLock
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 
 class LocalConnector:
@@ -28,7 +26,8 @@ class LocalConnector:
     data) run side by side; each operation that writes (`put`, `put_batch`,
     `set`, `evict`) runs alone. Batches are atomic. Finalizers and signal
     handlers may use the connector as well. Connectors on the same data share
-    one lock; code that uses the dict directly does not acquire it.
+    one lock; code that uses the dict directly does not acquire it. Batches do
+    not call `put` or `get` of a subclass.
 
     Args:
         store_dict: Plain dict to store data in: itself, not a copy. If not

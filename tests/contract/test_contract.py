@@ -174,6 +174,19 @@ def test_batches_take_any_iterable(connector: LocalConnector) -> None:
         assert connector.get_batch(given) == [b'0', b'1', b'2']
 
 
+def test_batches_do_not_call_what_a_subclass_overrides() -> None:
+    class Subclass(LocalConnector):
+        def put(self, obj: Any) -> LocalKey:
+            return super().put(obj + b'!')
+
+        def get(self, key: Any) -> bytes:
+            raise AssertionError('called')
+
+    connector = Subclass()
+    (key,) = connector.put_batch([b'value'])
+    assert connector.get_batch([key]) == [b'value']
+
+
 def test_an_iterable_that_fails_stores_nothing(
     connector: LocalConnector,
 ) -> None:

@@ -1,10 +1,11 @@
-"""The examples that `help()` shows run, and the version."""
+"""The examples that `help()` shows run, annotations, and the version."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
 import re
+import typing
 
 import pytest
 
@@ -29,6 +30,12 @@ def test_all_that_is_public_has_an_example() -> None:
         'LocalConnector',
         *(f'LocalConnector.{name}' for name in public),
     }
+
+
+def test_annotations_can_be_evaluated() -> None:
+    for name, method in inspect.getmembers(LocalConnector, inspect.isroutine):
+        if name in vars(LocalConnector):
+            assert typing.get_type_hints(method), name
 
 
 @pytest.mark.parametrize('name', EXAMPLES)

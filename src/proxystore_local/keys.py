@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -31,28 +32,38 @@ _TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
 _PLACES = [place for place, form in enumerate(_LINE) if form in b'xV']
 _BYTES = 16  # Of a UUID. Its text has no place for the last random digit.
 
-# Each thread has some keys in store, as .pool, and mints so many at once.
-_mine = threading.local()
-_POOL = 128
+_POOL = 128  # So many are minted at once.
+
+
+class _Pool(threading.local):
+    """Keys that a thread has in store."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.keys: Iterator[LocalKey] = iter(())
+
+
+_pool = _Pool()
 
 if hasattr(os, 'register_at_fork'):
-    # Parent and child must not mint the same key. The old pool is not emptied:
-    # a thread that a signal handler interrupted to fork may be about to fill
-    # it, on both sides.
-    os.register_at_fork(after_in_child=lambda: vars(_mine).clear())
+    # Parent and child must not mint the same key.
+    os.register_at_fork(after_in_child=_pool.renew)
 
 
 def mint() -> LocalKey:
     """Mint a key, whose id is a random (version 4) UUID."""
     while True:
-        # Anew each time: a signal handler may have forked as it was filled.
-        try:
-            pool: list[LocalKey] = _mine.pool
-        except AttributeError:
-            pool = _mine.pool = []
-        if pool:
-            return pool.pop()
-        pool.extend(_mint_at_once(_POOL))
+        keys = _pool.keys
+        # In one call: other code in this thread may mint before and after.
+        key = next(keys, None)
+        if key is not None:
+            return key
+        more = iter(_mint_at_once(_POOL))
+        # If a signal handler has forked meanwhile, both sides have these.
+        if _pool.keys is keys:
+            _pool.keys = more
 
 
 def mint_batch(count: int) -> list[LocalKey]:

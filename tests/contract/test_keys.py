@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import pytest
 
+from proxystore_local import keys
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local.keys import mint
@@ -39,3 +42,20 @@ def test_threads_never_mint_the_same_key() -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = [key for keys in pool.map(work, range(8)) for key in keys]
     assert len(set(keys)) == len(keys) == 8 * 1000
+
+
+@pytest.mark.parametrize('before', [0, 1])
+def test_a_profiler_may_mint_before_each_call(before: int) -> None:
+    minted = mint_batch(before)
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == 'c_call' and frame.f_code.co_filename == keys.__file__:
+            minted.append(mint())
+
+    sys.setprofile(profile)
+    try:
+        for _ in range(500):
+            minted.append(mint())
+    finally:
+        sys.setprofile(None)
+    assert len(set(minted)) == len(minted) >= 1000

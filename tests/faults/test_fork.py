@@ -98,7 +98,7 @@ def test_parent_and_child_never_mint_the_same_key(
     for point in itertools.count(1):
         forked = False
         theirs = tmp_path / f'{point}'
-        keys._mine.pool = [keys.mint() for _ in range(size)]
+        keys._pool.keys = iter([keys.mint() for _ in range(size)])
 
         def run(fork: Callable[[], object], point: int = point) -> None:
             nonlocal forked

@@ -56,9 +56,9 @@ def mint() -> LocalKey:
     """Mint a key, whose id is a random (version 4) UUID."""
     while True:
         keys = _pool.keys
-        # In one call: other code in this thread may mint before and after.
-        key = next(keys, None)
-        if key is not None:
+        # The first of them, if there is one. That takes no call, where other
+        # code in this thread could mint in between.
+        for key in keys:
             return key
         more = iter(_mint_at_once(_POOL))
         # If a signal handler has forked meanwhile, both sides have these.

@@ -58,4 +58,4 @@ def test_a_profiler_may_mint_before_each_call(before: int) -> None:
             minted.append(mint())
     finally:
         sys.setprofile(None)
-    assert len(set(minted)) == len(minted) >= 1000
+    assert len(set(minted)) == len(minted) > 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -36,13 +36,13 @@ _POOL = 128  # So many are minted at once.
 
 
 class _Pool(threading.local):
-    """Keys that a thread has in store."""
+    """An iterator over the keys that a thread has in store."""
 
-    def __init__(self) -> None:
-        self.renew()
+    # Not by __init__(), in the middle of which other code may mint.
+    keys: Iterable[LocalKey] = ()
 
     def renew(self) -> None:
-        self.keys: Iterator[LocalKey] = iter(())
+        self.keys = []  # Another object, by which mint() notices a fork.
 
 
 _pool = _Pool()

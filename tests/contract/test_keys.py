@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import FrameType
 
 import pytest
@@ -14,6 +16,9 @@ from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local.keys import mint
 from proxystore_local.keys import mint_batch
+from tests.support.locks import PATIENCE
+from tests.support.points import at_point
+from tests.support.scenes import start
 
 
 def test_a_key_equals_proxystores() -> None:
@@ -42,6 +47,19 @@ def test_threads_never_mint_the_same_key() -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = [key for keys in pool.map(work, range(8)) for key in keys]
     assert len(set(keys)) == len(keys) == 8 * 1000
+
+
+def test_other_code_mints_at_every_point_of_a_threads_first() -> None:
+    for point in itertools.count(1):
+        minted: list[LocalKey] = []
+
+        def add(minted: list[LocalKey] = minted) -> None:
+            minted.append(mint())
+
+        found = start(partial(at_point, point, add, add)).result(PATIENCE)
+        assert len(set(minted)) == len(minted) == 1 + found
+        if not found:
+            break
 
 
 @pytest.mark.parametrize('before', [0, 1])

@@ -8,6 +8,7 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from operator import call
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_forked_child_finds_its_own_copy_without_a_warning() -> None:
         rebuilt.set(key, b'in the child')
         assert connector.get(key) == b'in the child'
 
-    assert fork_inside(lambda fork: fork(), check) == 0
+    assert fork_inside(call, check) == 0
     assert LocalConnector.from_config(config).get(key) == b'before'
 
 

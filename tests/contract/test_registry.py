@@ -9,6 +9,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable
+from operator import call
 from typing import Any
 
 import pytest
@@ -200,7 +201,7 @@ def test_a_fork_when_the_last_has_just_died(
     def check() -> None:
         assert raised == []
 
-    strike({}, lambda: statuses.append(fork_inside(lambda it: it(), check)))
+    strike({}, lambda: statuses.append(fork_inside(call, check)))
     assert statuses == [0]
 
 

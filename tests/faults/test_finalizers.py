@@ -20,6 +20,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import call
 from typing import Any
 
 import pytest
@@ -144,7 +145,7 @@ def forks_beside_an_executor() -> None:
     with ThreadPoolExecutor(2) as pool:
         threads = [start(submit) for _ in range(3)]
         while time.monotonic() < end:
-            assert fork_inside(lambda fork: fork(), check) == 0
+            assert fork_inside(call, check) == 0
         for thread in threads:
             thread.result()
 

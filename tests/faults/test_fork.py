@@ -7,6 +7,7 @@ import os
 import runpy
 from collections.abc import Callable
 from functools import partial
+from operator import call
 from pathlib import Path
 from unittest import mock
 
@@ -41,9 +42,9 @@ def test_nothing_is_done_before_a_fork_or_in_the_parent(
 ) -> None:
     with mock.patch.object(os, 'register_at_fork') as register:
         runpy.run_path(path)
-    for call in register.mock_calls:
-        assert call.args == ()
-        assert call.kwargs.keys() == {'after_in_child'}
+    for made in register.mock_calls:
+        assert made.args == ()
+        assert made.kwargs.keys() == {'after_in_child'}
     # Each module can be imported where there is no fork.
     monkeypatch.delattr(os, 'register_at_fork')
     runpy.run_path(path)
@@ -56,7 +57,7 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have(
     with Scene() as scene:
         scene.stop(operation)
         check = partial(assert_free, scene.connector)
-        assert fork_inside(lambda fork: fork(), check) == 0
+        assert fork_inside(call, check) == 0
     check()
 
 

@@ -31,6 +31,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from operator import call
 from typing import Any
 
 from proxystore_local import LocalConnector
@@ -353,7 +354,7 @@ class Soak:
             worker.settle()
             assert not self.failures
 
-        status = fork_inside(lambda fork: fork(), work)
+        status = fork_inside(call, work)
         if FREE_THREADED and os.WIFSIGNALED(status):
             # A dict or list that another thread was about to change stays
             # locked inside, in the child, in CPython itself.

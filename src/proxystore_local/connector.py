@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import os
+import platform
 import warnings
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import Self
+from typing import TypeAlias
 
 from typing_extensions import Buffer
 
+from proxystore_local.guarded import GuardedDict
 from proxystore_local.keys import LocalKey
 from proxystore_local.keys import mint
 from proxystore_local.keys import mint_batch
-from proxystore_local.registry import guard
+from proxystore_local.registry import register
 from proxystore_local.rwlocked import RWLock
+from proxystore_local.rwlocked import RWLockedDict
+from proxystore_local.seqlocked import SeqlockedDict
+from proxystore_local.values import as_bytes
+from proxystore_local.values import check_batch
+
+Key: TypeAlias = LocalKey | tuple[Any, ...]
+
+# `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
+_NOTHING: dict[Any, Any] = {}
 
 
 class LocalConnector:
@@ -56,8 +68,10 @@ class LocalConnector:
         b'spam'
     """
 
-    # The dict is touched by its guard only. What could call back into the
-    # connector, a caller's iterable or buffer, is consumed or copied before.
+    # Methods on one key try the sequence lock once, as a call would double its
+    # price; seqlocked.py has its rule and hazards. All else is left to _data.
+    # What could call back into the connector, a caller's iterable or buffer,
+    # is consumed or copied before.
 
     def __init__(
         self,
@@ -69,10 +83,33 @@ class LocalConnector:
     ) -> None:
         if store_dict is not None and store_id is not None:
             raise ValueError('expected store_dict or store_id, not both.')
-        store = {} if store_dict is None else store_dict
-        self._guard = guard(store, lock, store_id)
-        self._include_data_in_config = include_data_in_config
-        if store_id is not None and self._guard.store is store:
+        store: dict[Any, bytes] = {} if store_dict is None else store_dict
+        if type(store) is not dict:
+            raise TypeError(
+                f'store_dict must be a plain dict, not {type(store).__name__}:'
+                ' any other may run code of its own as it is used.',
+            )
+        if not isinstance(lock, RWLock | None):
+            raise TypeError(
+                'lock must be a lock of readerwriterlock.rwlock, such as '
+                f'RWLockFair(), not {lock!r}.',
+            )
+        if not isinstance(store_id, str | None):
+            raise TypeError(
+                f'store_id must be the text in config(), not {store_id!r}.',
+            )
+        new_id = f'{platform.node()}/{os.getpid()}/{mint().id}'
+        name = new_id if store_id is None else store_id
+        made: GuardedDict = SeqlockedDict(store, name)
+        if lock is not None:
+            made = RWLockedDict(store, name, lock)
+        data = register(made)
+        if lock is not None and data.rwlock is not lock:
+            raise ValueError(
+                'the data has another lock already, and connectors on it share'
+                ' one: pass the same lock object to each, or none.',
+            )
+        if store_id is not None and data is made:
             warnings.warn(
                 f'the data of store_id {store_id!r} (host/process/identifier) '
                 'is not in this process, or was freed with its last connector:'
@@ -81,6 +118,10 @@ class LocalConnector:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        self._data = data
+        self._store = data.store
+        self._get = data.store.get
+        self._include_data_in_config = include_data_in_config
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +131,7 @@ class LocalConnector:
 
     def __repr__(self) -> str:
         # Without a count: a debugger may ask for it while the lock is held.
-        lock = self._guard.lock
+        lock = self._data.rwlock
         return (
             f'<{type(self).__name__} at {id(self):#x}: '
             f'include_data_in_config={self._include_data_in_config}, '
@@ -98,7 +139,7 @@ class LocalConnector:
         )
 
     def __len__(self) -> int:
-        return len(self._guard)
+        return len(self._data)
 
     def __bool__(self) -> bool:
         """Be true even when empty, so that `connector or default` keeps it."""
@@ -144,9 +185,9 @@ class LocalConnector:
         include = self._include_data_in_config
         config: dict[str, Any] = {'include_data_in_config': include}
         if include:
-            config['store_dict'] = self._guard.snapshot()
+            config['store_dict'] = self._data.snapshot()
         else:
-            config['store_id'] = self._guard.store_id
+            config['store_id'] = self._data.store_id
         return config
 
     @classmethod
@@ -180,7 +221,7 @@ class LocalConnector:
                 f'that is true, store_dict: {error}',
             ) from error
 
-    def evict(self, key: LocalKey | tuple[Any, ...]) -> None:
+    def evict(self, key: Key) -> None:
         """Evict the object associated with the key, if there is one.
 
         Args:
@@ -192,9 +233,24 @@ class LocalConnector:
         Examples:
             >>> connector.evict(connector.put(b'spam'))
         """
-        self._guard.evict(key)
+        store = self._store
+        lock = self._data.seqlock
+        try:
+            after = lock.stamp + 1.0
+            if key not in store:
+                return
+            del lock.stamp
+            try:
+                del store[key]
+                return
+            finally:
+                lock.last = after
+                lock.stamp = after
+        except (AttributeError, KeyError):
+            pass
+        self._data.exclusive(store.pop, key, None)
 
-    def exists(self, key: LocalKey | tuple[Any, ...]) -> bool:
+    def exists(self, key: Key) -> bool:
         """Check if an object associated with the key exists.
 
         Args:
@@ -210,9 +266,17 @@ class LocalConnector:
             >>> connector.exists(connector.put(b'spam'))
             True
         """
-        return self._guard.exists(key)
+        lock = self._data.seqlock
+        try:
+            stamp = lock.stamp
+            found = key in self._store
+            if lock.stamp is stamp:
+                return found
+        except AttributeError:
+            pass
+        return self._data.exists(key)
 
-    def get(self, key: LocalKey | tuple[Any, ...]) -> bytes | None:
+    def get(self, key: Key) -> bytes | None:
         """Get the serialized object associated with the key.
 
         Args:
@@ -228,13 +292,22 @@ class LocalConnector:
             >>> connector.get(connector.put(b'spam'))
             b'spam'
         """
-        return self._guard.get(key)
+        lock = self._data.seqlock
+        try:
+            stamp = lock.stamp
+        except AttributeError:
+            pass
+        else:
+            value = self._get(key)
+            try:
+                if lock.stamp is stamp:
+                    return value
+            except AttributeError:
+                pass
+        return self._data.get(key)
 
     # Any: lists are invariant, and ProxyStore's protocol has more than bytes.
-    def get_batch(
-        self,
-        keys: Iterable[LocalKey | tuple[Any, ...]],
-    ) -> list[bytes | Any | None]:
+    def get_batch(self, keys: Iterable[Key]) -> list[bytes | Any | None]:
         """Get a batch of serialized objects as they are at one moment.
 
         Args:
@@ -254,9 +327,8 @@ class LocalConnector:
             >>> connector.get_batch([*keys, connector.new_key()])
             [b'spam', b'eggs', None]
         """
-        if type(keys) is not list:
-            _check_batch(keys, LocalKey, 'keys (get() takes a single key)')
-        return self._guard.get_batch(tuple(keys))
+        check_batch(keys, LocalKey, 'keys (get() takes a single key)')
+        return self._data.get_batch(tuple(keys))
 
     def new_key(self, obj: Buffer | None = None) -> LocalKey:
         """Create a new key. Nothing is stored.
@@ -290,10 +362,8 @@ class LocalConnector:
         Examples:
             >>> key = connector.put(b'spam')
         """
-        if type(obj) is not bytes:
-            obj = _as_bytes(obj)
         key = mint()
-        self._guard.set(key, obj)
+        LocalConnector.set(self, key, obj)
         return key
 
     def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
@@ -313,18 +383,16 @@ class LocalConnector:
         Examples:
             >>> keys = connector.put_batch([b'spam', b'eggs'])
         """
-        if type(objs) is not list:
-            _check_batch(
-                objs, Mapping, 'bytes-like objects (put() takes a single one)'
-            )
+        single = 'bytes-like objects (put() takes a single one)'
+        check_batch(objs, Mapping, single)
         values: list[Any] = list(objs)
         if [*map(type, values)].count(bytes) != len(values):
-            values = [_as_bytes(obj) for obj in values]
+            values = [as_bytes(obj) for obj in values]
         keys = mint_batch(len(values))
-        self._guard.put_batch(dict(zip(keys, values)))
+        self._data.put_batch(dict(zip(keys, values)))
         return keys
 
-    def set(self, key: LocalKey | tuple[Any, ...], obj: Buffer) -> None:
+    def set(self, key: Key, obj: Buffer) -> None:
         """Set the object associated with a key.
 
         Args:
@@ -338,39 +406,18 @@ class LocalConnector:
             >>> connector.set(connector.new_key(), b'spam')
         """
         if type(obj) is not bytes:
-            obj = _as_bytes(obj)
-        self._guard.set(key, obj)
-
-
-def _check_batch(batch: Any, refused: type, items: str) -> None:
-    """Refuse a single item, where it can be iterated over."""
-    if not isinstance(batch, (str, refused)):
+            obj = as_bytes(obj)
+        key in _NOTHING  # noqa: B015
+        lock = self._data.seqlock
         try:
-            memoryview(batch)
-        except TypeError:
-            return
-        except (BufferError, ValueError):  # It has been closed, for example.
+            after = lock.stamp + 1.0
+            del lock.stamp
+            try:
+                self._store[key] = obj
+                return
+            finally:
+                lock.last = after
+                lock.stamp = after
+        except AttributeError:
             pass
-    raise TypeError(
-        f'expected an iterable of {items}, not {type(batch).__name__}',
-    )
-
-
-def _as_bytes(obj: Buffer) -> bytes:
-    """Get an object as `bytes`: itself, or a copy that nobody can change."""
-    if type(obj) is bytes:
-        return obj
-    try:
-        with memoryview(obj) as view:
-            # The names of fields are between colons. Z is a string's address,
-            # but before d, f or g a complex number.
-            form = re.sub(':.*?:', '', view.format)
-            if re.search('[&OPXz]|Z(?![dfg])', form):
-                raise TypeError('its buffer holds addresses of objects')
-            return view.tobytes()
-    except (BufferError, TypeError, ValueError) as error:
-        raise TypeError(
-            'expected bytes or another bytes-like object, not '
-            f"{type(obj).__name__}: {error}. ProxyStore's Store serializes "
-            'objects; without a Store, serialize them first.',
-        ) from error
+        self._data.exclusive(self._store.__setitem__, key, obj)

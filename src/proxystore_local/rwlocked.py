@@ -1,4 +1,4 @@
-"""A dict that is guarded by a lock of `readerwriterlock`."""
+"""A dict behind a lock of `readerwriterlock`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from readerwriterlock import rwlock
 
-from proxystore_local.guarded import DictGuard
+from proxystore_local.guarded import Call
+from proxystore_local.guarded import GuardedDict
 from proxystore_local.guarded import T
 
 RWLock: TypeAlias = (
@@ -21,17 +22,16 @@ RWLock: TypeAlias = (
 )
 
 
-class RWLockedDict(DictGuard):
-    """A dict and a lock of `readerwriterlock`; guarded.py has its hazards."""
+class RWLockedDict(GuardedDict):
+    """A dict behind a lock of `readerwriterlock`, with all its hazards."""
 
-    def __init__(self, store: dict[Any, bytes], lock: RWLock) -> None:
-        super().__init__(store)
-        self.lock: Any = lock  # The classes have no typed base in common.
+    __slots__ = ()
 
-    def shared(self, function: Callable[..., T], *arguments: Any) -> T:
-        with self.lock.gen_rlock():
-            return function(*arguments)
+    def shared(self, prepare: Callable[..., Call[T]], *arguments: Any) -> T:
+        function, given = prepare(*arguments)
+        with self.rwlock.gen_rlock():
+            return function(*given)
 
     def exclusive(self, function: Callable[..., T], *arguments: Any) -> T:
-        with self.lock.gen_wlock():
+        with self.rwlock.gen_wlock():
             return function(*arguments)

@@ -5,93 +5,121 @@ from __future__ import annotations
 import gc
 import threading
 import tracemalloc
+from collections.abc import Callable
 from functools import partial
-from unittest import mock
+from typing import Any
 
 import pytest
 
-from proxystore_local import guarded
 from proxystore_local import LocalConnector
+from proxystore_local import seqlocked
 from tests.support.locks import PATIENCE
 from tests.support.operations import A
+from tests.support.operations import B
 from tests.support.operations import CONTENTS
 from tests.support.operations import OPERATIONS
 from tests.support.scenes import hooked
 from tests.support.scenes import once
 from tests.support.scenes import Scene
+from tests.support.scenes import start
 from tests.support.scenes import waits
 
 
 @pytest.mark.parametrize('second', OPERATIONS)
 @pytest.mark.parametrize('first', OPERATIONS)
-def test_nobody_waits_for_nobody(first: str, second: str) -> None:
+def test_an_operation_waits_for_none_that_has_ended(
+    first: str, second: str
+) -> None:
     connector = LocalConnector(dict(CONTENTS), include_data_in_config=True)
     with waits(lambda: pytest.fail(f'{second} waits after {first}')):
         OPERATIONS[first](connector)
         OPERATIONS[second](connector)
 
 
-def test_a_reader_does_not_pass_a_writer_that_waits() -> None:
+def read_disturbed(scene: Scene, *hooks: Callable[[], object]) -> None:
+    """Read, and call the first hook in the middle; then the next, if again."""
+    calls = iter(hooks)
+    key = hooked(A, lambda: next(calls, bool)())
+    assert scene.connector.get(key) == CONTENTS[A]
+
+
+def test_a_read_that_writes_have_disturbed_keeps_them_out() -> None:
+    became: list[str] = []
     with Scene() as scene:
-        scene.stop('get')
-        for name in ('set', 'get'):
-            how_far, _ = scene.attempt(
-                lambda name=name: OPERATIONS[name](scene.connector),  # type: ignore[misc]
-            )
-            assert how_far == 'blocked'
+
+        def write() -> None:
+            write = partial(scene.connector.set, B, b'%d' % len(became))
+            became.append(scene.attempt(write)[0])
+
+        read_disturbed(scene, write, write, write)
+        assert became == ['done', 'done', 'blocked']
+    assert scene.store[B] == b'2'
 
 
-def test_a_reader_opens_no_dict_that_a_writer_is_in() -> None:
-    pauses = iter(range(9))
+def test_a_read_that_runs_alone_disturbs_no_other() -> None:
+    compared: list[int] = []
+    inside = threading.Event()
     with Scene() as scene:
-        wait = scene.on_wait
 
-        def pause() -> None:
-            # More often than it takes to open a dict that was left closed.
-            if next(pauses, None) is None:
-                wait()
+        def write() -> None:
+            write = partial(scene.connector.set, B, b'')
+            assert scene.attempt(write)[0] == 'done'
 
-        scene.on_wait = pause
-        scene.stop('set')
-        how_far, _ = scene.attempt(lambda: scene.connector.get(A))
-        assert how_far == 'blocked'
+        def stay() -> None:
+            compared.append(1)
+            inside.set()
+            assert scene.left.wait(PATIENCE)
 
+        def write_and_read() -> None:
+            write()
+            read = partial(scene.connector.get, hooked(A, stay))
+            scene.threads.append(start(read))
+            assert inside.wait(PATIENCE)
 
-def test_a_writer_that_gave_up_keeps_no_reader_out() -> None:
-    with Scene() as scene:
-        scene.stop('get')
-        # It is interrupted as it waits, and leaves the dict closed.
-        scene.on_wait = mock.Mock(side_effect=KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            scene.connector.set(A, b'new')
-        scene.leave()
-        # The next reader opens it after a few pauses.
-        scene.on_wait = mock.Mock(side_effect=range(9))
-        assert scene.connector.get(A) == b'a0'
-        scene.on_wait = lambda: pytest.fail('who comes later waits as well')
-        assert scene.connector.get_batch([A]) == [b'a0']
+        read_disturbed(scene, write, write_and_read)
+    assert compared == [1], 'the read was repeated'
 
 
-@pytest.mark.parametrize('stopped', ['get', 'set'])
+@pytest.mark.parametrize('work', ['read', 'write'])
+@pytest.mark.usefixtures('tiny_switch_interval')
+def test_nobody_starves(work: str) -> None:
+    connector = LocalConnector()
+    keys = connector.put_batch([b''] * 100_000)
+    over = threading.Event()
+
+    def again(operation: Callable[[], Any]) -> None:
+        while not over.is_set():
+            operation()
+
+    read = partial(connector.get_batch, keys)
+    write = partial(connector.set, A, b'')
+    one, others = (read, write) if work == 'read' else (write, read)
+    threads = [start(partial(again, others)) for _ in range(4)]
+    for _ in range(10):
+        start(one).result(PATIENCE)
+    over.set()
+    for thread in threads:
+        thread.result(PATIENCE)
+
+
 def test_nobody_waits_for_a_thread_that_was_stopped_at_exit(
     monkeypatch: pytest.MonkeyPatch,
-    stopped: str,
 ) -> None:
     with Scene() as scene:
-        scene.stop(stopped)
+        scene.stop('set')
         scene.on_wait = bool
-        monkeypatch.setattr(guarded, 'is_finalizing', lambda: True)
+        monkeypatch.setattr(seqlocked, 'is_finalizing', lambda: True)
         for operation in OPERATIONS.values():
             operation(scene.connector)
 
 
-def test_a_reader_that_goes_on_with_a_new_lock_keeps_writers_out(
+def test_a_writer_that_goes_on_with_a_new_lock_keeps_others_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # As it waits, the lock is replaced, as at exit and after a fork.
     replaced = iter([True])
     monkeypatch.setattr(
-        guarded, 'is_finalizing', lambda: next(replaced, False)
+        seqlocked, 'is_finalizing', lambda: next(replaced, False)
     )
     met: list[str] = []
     with Scene() as scene:
@@ -107,8 +135,9 @@ def test_a_reader_that_goes_on_with_a_new_lock_keeps_writers_out(
             met.append(scene.attempt(write)[0])
 
         scene.on_wait = pause
-        assert scene.connector.get(hooked(A, once(meet))) == b'a0'
+        scene.connector.set(hooked(A, once(meet)), b'2')
     assert met == ['blocked']
+    assert scene.store[A] == b'1'
 
 
 def test_threads_leave_nothing_behind() -> None:

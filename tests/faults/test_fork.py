@@ -9,18 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from operator import call
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
 
 import proxystore_local
-from proxystore_local import keys
+from proxystore_local import LocalConnector
 from tests.support.operations import OPERATIONS
-from tests.support.operations import WRITES
 from tests.support.points import at_point
 from tests.support.processes import fork_inside
 from tests.support.processes import needs_fork
+from tests.support.processes import run_apart
 from tests.support.scenes import assert_free
 from tests.support.scenes import Scene
 from tests.support.scenes import STOPPABLE
@@ -62,17 +61,11 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have(
     check()
 
 
-@pytest.mark.parametrize(
-    ('holder', 'operation'),
-    [
-        *itertools.product(['set'], OPERATIONS),
-        *itertools.product(['get'], WRITES),
-    ],
-)
-def test_a_fork_while_an_operation_waits(operation: str, holder: str) -> None:
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_a_fork_while_an_operation_waits(operation: str) -> None:
     # As by a signal handler, or by a finalizer.
     with Scene() as scene:
-        scene.stop(holder)
+        scene.stop('set')
 
         def run(fork: Callable[[], object]) -> None:
             calls = iter([fork, scene.leave])
@@ -87,38 +80,69 @@ def test_a_fork_while_an_operation_waits(operation: str, holder: str) -> None:
     assert_free(scene.connector)
 
 
-@pytest.mark.parametrize('handler_mints', [True, False])
-@pytest.mark.parametrize('size', [None, 0, 100])
-def test_parent_and_child_never_mint_the_same_key(
-    tmp_path: Path,
-    size: int | None,
-    handler_mints: bool,
-) -> None:
-    # Wherever in mint() a signal handler forks: in a thread that has had no
-    # keys yet, has none left, or has some. The child mints when the handler
-    # has returned, and maybe before.
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_a_fork_at_every_point(operation: str) -> None:
     for point in itertools.count(1):
+        connector = LocalConnector(include_data_in_config=True)
         forked = False
-        theirs = tmp_path / f'{point}'
-        mints = iter([handler_mints, True])
-        vars(keys._pool).clear()
-        if size is not None:
-            keys._pool.keys = iter([keys.mint() for _ in range(size)])
 
-        def run(fork: Callable[[], object], point: int = point) -> None:
+        def run(
+            fork: Callable[[], object],
+            point: int = point,
+            connector: LocalConnector = connector,
+        ) -> None:
             nonlocal forked
-            forked = at_point(point, fork, keys.mint)
+            work = partial(OPERATIONS[operation], connector)
+            forked = at_point(point, fork, work)
             if not forked:
                 fork()
 
-        def mint_more(theirs: Path = theirs, mints: Any = mints) -> None:
-            with open(theirs, 'a') as file:
-                if next(mints):
-                    file.writelines(keys.mint().id + '\n' for _ in range(300))
-
-        assert fork_inside(run, mint_more) == 0
-        ids = [keys.mint().id for _ in range(300)]
-        ids += theirs.read_text().split()
-        assert len(ids) == len(set(ids)) == (900 if handler_mints else 600)
+        assert fork_inside(run, partial(assert_free, connector)) == 0
+        assert_free(connector)
         if not forked:
             break
+
+
+def mint_in_child(before_import: str, after_import: str) -> None:
+    """Let parent and child mint keys, and see that none is in both.
+
+    Args:
+        before_import: What a program does before it imports the package.
+        after_import: What it does then, before a forked child calls mint().
+    """
+    program = f"""if True:
+        import os, threading
+        {before_import}
+        from proxystore_local import LocalConnector
+        mint = LocalConnector().new_key
+        theirs = [mint()]
+        {after_import}
+        out, into = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            theirs.append(mint())
+            os.write(into, ' '.join(key.id for key in theirs[1:]).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        ours = {{mint().id for _ in range(300)}}
+        assert ours.isdisjoint(os.read(out, 10_000).decode().split())
+    """
+    code, printed = run_apart('-c', program)
+    assert code == 0, printed
+
+
+def test_a_fork_handler_that_came_first_mints_keys_of_its_own() -> None:
+    handler = 'lambda: theirs.append(mint())'
+    mint_in_child(f'os.register_at_fork(after_in_child={handler})', '')
+
+
+def test_a_task_that_lives_on_in_a_child_mints_keys_of_its_own() -> None:
+    # With gevent, say, where each of them has the `threading.local` of its
+    # own, which a fork handler cannot reach.
+    local = 'type("", (), {"__getattr__": lambda it, name: tasks[task][name], '
+    local += '"__setattr__": lambda it, *name: tasks[task].update([name])})'
+    mint_in_child(
+        f'tasks, task = [{{}}, {{}}], 0; threading.local = {local}',
+        'task = 1; os.register_at_fork(after_in_child='
+        'lambda: globals().update(task=0))',
+    )

@@ -13,14 +13,14 @@ import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
 from functools import partial
-from unittest import mock
 
 import pytest
 from readerwriterlock.rwlock import RWLockFair
 
 from tests.support.locks import default
 from tests.support.locks import LockMaker
-from tests.support.operations import A
+from tests.support.operations import B
+from tests.support.operations import CONTENTS
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
 from tests.support.scenes import assert_free
@@ -31,13 +31,8 @@ ERRORS: list[type[BaseException]] = [KeyboardInterrupt, AttributeError]
 ERRORS += [IndexError, KeyError, MemoryError, StopIteration, TypeError]
 ERRORS += [ValueError]
 
-# Where an operation is interrupted: which one another thread is in.
-PLACES = {
-    'alone': '',
-    'beside a reader': 'get',
-    'beside a writer': 'set',
-    'closed': 'get',  # By a writer that gave up, because of the reader.
-}
+# Where an operation is interrupted.
+PLACES = ['alone', 'beside a writer', 'between writes']
 
 every_place = pytest.mark.parametrize('place', PLACES)
 every_operation = pytest.mark.parametrize('operation', OPERATIONS)
@@ -45,6 +40,21 @@ every_operation = pytest.mark.parametrize('operation', OPERATIONS)
 
 def fail() -> None:
     raise AssertionError('the dict is not free')
+
+
+def do_at_point(
+    point: int,
+    intrude: Callable[[], object],
+    operation: str,
+    place: str,
+    scene: Scene,
+) -> bool:
+    """Do an operation, and something else at a point; see at_point()."""
+    work = partial(OPERATIONS[operation], scene.connector)
+    before: Callable[[], object] = bool
+    if place == 'between writes':  # Which change nothing.
+        before = partial(scene.connector.set, B, CONTENTS[B])
+    return at_point(point, intrude, work, before)
 
 
 @contextlib.contextmanager
@@ -59,12 +69,8 @@ def scene_at(place: str, make_lock: LockMaker = default) -> Iterator[Scene]:
             scene.leave()
 
     with Scene(make_lock) as scene:
-        if PLACES[place]:
-            scene.stop(PLACES[place])
-        if place == 'closed':
-            scene.on_wait = mock.Mock(side_effect=KeyboardInterrupt)
-            with pytest.raises(KeyboardInterrupt):
-                scene.connector.set(A, b'a0')
+        if place == 'beside a writer':
+            scene.stop('set')
         scene.on_wait = wait
         # Locks of readerwriterlock, which no thread may find held.
         scene.on_block = fail
@@ -89,9 +95,9 @@ def check_interrupted(
             raise error
 
         with scene_at(place, make_lock) as scene:
-            work = partial(OPERATIONS[operation], scene.connector)
             try:
-                assert not at_point(point, interrupt, work), 'was swallowed'
+                found = do_at_point(point, interrupt, operation, place, scene)
+                assert not found, 'was swallowed'
             except kind as caught:
                 raised.append(caught)
             assert raised in ([], [error])
@@ -122,8 +128,7 @@ def check_intruded(
                 scene.leave()
                 assert_free(scene.connector)
 
-            work = partial(OPERATIONS[operation], scene.connector)
-            found = at_point(point, intrude, work)
+            found = do_at_point(point, intrude, operation, place, scene)
             scene.leave()
             assert_free(scene.connector)
         if not found:

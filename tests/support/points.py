@@ -10,16 +10,17 @@ from typing import Any
 
 from readerwriterlock import rwlock
 
-from proxystore_local import guarded
+import proxystore_local
 
 # Whose points are stopped at. The second is for the tests of the tests.
-FILES = (str(Path(guarded.__file__).parent), rwlock.__file__)
+FILES = (str(Path(proxystore_local.__file__).parent), rwlock.__file__)
 
 
 def at_point(
     point: int,
     intrude: Callable[[], object],
     work: Callable[[], object],
+    before: Callable[[], object] = bool,
 ) -> bool:
     """Do something, and call a function at a point where CPython may do so.
 
@@ -31,6 +32,7 @@ def at_point(
         point: Number of the point, from 1; or 0 for none.
         intrude: Called there. What it raises is raised there.
         work: What to do.
+        before: Called at each point before that one.
 
     Returns:
         If there was such a point.
@@ -48,6 +50,8 @@ def at_point(
             if reached == point:
                 sys.setprofile(None)
                 intrude()
+            else:
+                before()
 
     # What the collector calls, such as callbacks of weak references, would
     # count as a point too, and what is raised there is not passed on.

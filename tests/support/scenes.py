@@ -20,9 +20,9 @@ from typing import TypeVar
 from unittest import mock
 
 from proxystore_local import connector as connector_module
-from proxystore_local import guarded
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from proxystore_local import seqlocked
 from tests.support.locks import default
 from tests.support.locks import LockMaker
 from tests.support.locks import PATIENCE
@@ -38,7 +38,7 @@ Hook: TypeAlias = Callable[[], object]
 # Two keys that are not in the dict.
 NEW, NEWER = LocalKey('new'), LocalKey('newer')
 
-# Operations that can be stopped half way: those that compare keys.
+# Operations that can be stopped half way: those on keys.
 STOPPABLE = [name for name, it in OPERATIONS.items() if not it.whole]
 
 
@@ -62,6 +62,22 @@ class HookedKey(LocalKey):
 def hooked(key: LocalKey, hook: Hook) -> HookedKey:
     """Make a key that equals another and calls a hook when compared."""
     made = HookedKey(key.id)
+    made.hook = hook
+    return made
+
+
+class FreedKey(LocalKey):
+    """A key that calls a hook when it is freed: inside evict."""
+
+    hook: Hook
+
+    def __del__(self) -> None:
+        self.hook()
+
+
+def freed(key: LocalKey, hook: Hook) -> FreedKey:
+    """Make a key that equals another and calls a hook when freed."""
+    made = FreedKey(key.id)
     made.hook = hook
     return made
 
@@ -94,7 +110,7 @@ def waits(hook: Hook) -> Iterator[None]:
     def sleep(_: float) -> None:
         hook()
 
-    with mock.patch.object(guarded, 'sleep', sleep):
+    with mock.patch.object(seqlocked, 'sleep', sleep):
         yield
 
 
@@ -212,6 +228,11 @@ class Scene:
         }
 
         def work() -> Any:
+            if name == 'evict':  # It compares before it acquires the lock.
+                keys[1] = B
+                # Made by the thread that frees it, or else, without a GIL,
+                # it is freed later.
+                self.store[freed(B, stay)] = self.store.pop(B)
             with mints.get(name, contextlib.nullcontext()):
                 return OPERATIONS[name](self.connector, keys=keys, number=1)
 

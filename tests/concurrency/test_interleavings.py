@@ -7,7 +7,6 @@ or twice at most, say.
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
@@ -22,47 +21,51 @@ pytest.importorskip(
     reason='frontrun is not installed: tox -e interleavings runs this',
 )
 
-from proxystore_local import guarded
-from proxystore_local.guarded import GuardedDict
 from proxystore_local.rwlocked import RWLockedDict
+from proxystore_local.seqlocked import Seqlock
 from tests.support.interleavings import Execution
 from tests.support.interleavings import explore
 from tests.support.interleavings import FirstGuards
-from tests.support.interleavings import stepped_guard
-from tests.support.interleavings import SteppedRegistry
+from tests.support.interleavings import SteppedData
+from tests.support.interleavings import SteppedEntries
 from tests.support.locks import NoLock
 from tests.support.operations import OPERATIONS
 from tests.support.operations import Program
 from tests.support.operations import programs as drawn_programs
-from tests.support.operations import READS
 from tests.support.operations import show
 from tests.support.operations import Step
 
 # A search that takes longer fails: not all was explored.
 pytestmark = [pytest.mark.schedules, pytest.mark.timeout(600)]
 
-# The critical sections: methods of the guard, and operations that use them.
-SECTIONS = {
-    'exclusive': 'put_batch',
-    'set': 'set',
-    'evict': 'evict',
-    'get': 'get',
-    'exists': 'exists',
-    'get_batch': 'get_batch',
-    'shared': '__len__',
-}
+# An operation for each way through the code; those that write come first.
+WRITERS = ['put_batch', 'set', 'evict']
+READERS = ['get', 'exists', 'get_batch', '__len__']
 
-# A write comes before a read.
-PAIRS = [
-    [[Step(one)], [Step(other)]]
-    for one, other in combinations_with_replacement(OPERATIONS, 2)
+
+def once(name: str) -> list[Step]:
+    return [Step(name)]
+
+
+def on_all_keys(name: str) -> list[Step]:
+    """Do an operation on each of the keys, one after the other."""
+    if 'key' in OPERATIONS[name].takes:
+        return [Step(name, 0), Step(name, 1)]
+    return [Step(name)]
+
+
+PAIRS = combinations_with_replacement(WRITERS + READERS, 2)
+CONFLICTS = [[once(a), once(b)] for a, b in PAIRS if a in WRITERS]
+READS = [
+    [once(a), once(b)] for a, b in combinations_with_replacement(READERS, 2)
 ]
-READERS = [pair for pair in PAIRS if pair[0][0].name in READS]
-CONFLICTS = [pair for pair in PAIRS if pair not in READERS]
-# One thread writes two keys.
-TRIPLES = [
-    [[Step('put_batch')], [Step(one)], [Step(other)]]
-    for one, other in combinations_with_replacement(SECTIONS.values(), 2)
+# Where one operation could see a part of another.
+BESIDE_A_BATCH = [
+    [once('put_batch'), on_all_keys(name)] for name in WRITERS + READERS
+]
+THREES = [
+    [once('put_batch'), once('set'), once('get_batch')],
+    [once('put_batch'), once('put_batch'), on_all_keys('get')],
 ]
 
 
@@ -71,124 +74,127 @@ def programs(them: list[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize('program', them, ids=map(show, them))
 
 
-@programs(READERS)
+@programs(READS)
 def test_two_readers_without_a_bound(program: Program) -> None:
-    explore(partial(Execution, program), 2)
+    runs = explore(partial(Execution, program), 2)
+    assert not any(thread.waits for run in runs for (thread,) in run.threads)
 
 
 @programs(CONFLICTS)
-def test_two_threads_each_of_which_waits_bound_2(program: Program) -> None:
+def test_two_threads_bound_2(program: Program) -> None:
     runs = explore(partial(Execution, program), 2, 2)
-    assert {thread for run in runs for thread in run.guard.waits} == {0, 1}
+    # What writes, and nothing else, is waited for.
+    waiting = {t.number for run in runs for (t,) in run.threads if t.waits}
+    assert waiting == ({0, 1} if program[1][0].name in WRITERS else {1})
 
 
-@programs(TRIPLES)
+@programs(BESIDE_A_BATCH)
+def test_beside_a_batch_bound_1(program: Program) -> None:
+    explore(partial(Execution, program), 2, 1)
+
+
+@programs(THREES)
 def test_three_threads_bound_1(program: Program) -> None:
     explore(partial(Execution, program), 3, 1)
 
 
-def test_two_writers_and_a_reader_bound_2() -> None:
-    # With fewer, a writer that opens the dict after it has left is not found.
-    program = [[Step('put_batch')], [Step('set')], [Step('get')]]
-    explore(partial(Execution, program), 3, 2)
-
-
 # A failure shows the shrunk program, and what its threads did when.
-@settings(max_examples=10, suppress_health_check=[*HealthCheck])
+@settings(max_examples=5, suppress_health_check=[*HealthCheck])
 @given(drawn_programs())
 def test_drawn_programs_bound_1(program: Program) -> None:
     explore(partial(Execution, program), len(program), 1)
 
 
 @pytest.mark.parametrize('by_id', [False, True])
-def test_first_guards_of_one_dict_are_one(by_id: bool) -> None:
-    explore(partial(FirstGuards, by_id), 2)
+def test_what_first_guards_one_dict_is_one_bound_2(by_id: bool) -> None:
+    explore(partial(FirstGuards, by_id), 2, 2)
 
 
 # The tests of the tests: what an exploration finds.
 
 
-def unguarded(store: Any) -> RWLockedDict:
-    return RWLockedDict(store, NoLock())
+def unguarded(store: Any, store_id: str) -> RWLockedDict:
+    return RWLockedDict(store, store_id, NoLock())
 
 
-@programs(CONFLICTS)
+@programs(BESIDE_A_BATCH)
 def test_finds_what_goes_wrong_without_a_lock(program: Program) -> None:
     with pytest.raises(AssertionError):
         explore(partial(Execution, program, unguarded), 2, 2)
 
 
 @pytest.mark.parametrize('by_id', [False, True])
-def test_finds_first_guards_of_one_dict_that_are_not_one(by_id: bool) -> None:
-    class TwoSteps(SteppedRegistry):
+def test_finds_what_first_guards_one_dict_and_is_not(by_id: bool) -> None:
+    class TwoSteps(SteppedEntries):
         def setdefault(self, key: object, entry: Any) -> Any:  # type: ignore[override]
-            self.read_step()
-            if key not in self:
-                self.write_step()
+            if self.get(key) is None:
+                self.used = None
                 self[key] = entry
-            return self.get(key, entry)
+            return self.get(key)
 
     with pytest.raises(AssertionError):
-        explore(partial(FirstGuards, by_id, TwoSteps), 2)
+        explore(partial(FirstGuards, by_id, TwoSteps), 2, 2)
 
 
-# What can be wrong with a reader, in each of the critical sections.
-READER_MUTANTS = {
-    'does not look if the dict is closed': [
-        ('if not self._closed', 'if True')
-    ],
-    'does not count itself': [
-        ('readers += (None,)', 'pass'),
-        ('del readers[0]', 'pass'),
-    ],
-    'counts itself for ever': [('del readers[0]', 'pass')],
+class Faulty(Seqlock):
+    """A sequence lock whose stamp is a property; it has no fault yet."""
+
+    @property
+    def stamp(self) -> float:
+        return self.now
+
+    @stamp.setter
+    def stamp(self, value: float) -> None:
+        self.now = value
+
+    @stamp.deleter
+    def stamp(self) -> None:
+        del self.now
+
+
+class LetsTwoWritersIn(Faulty):
+    @Faulty.stamp.deleter
+    def stamp(self) -> None:
+        vars(self).pop('now', None)
+
+
+class DoesNotShowThatAWriteIsUnderWay(Faulty):
+    @Faulty.stamp.getter
+    def stamp(self) -> float:
+        return getattr(self, 'now', self.last)
+
+
+class DoesNotShowThatAWriteIsOver(Faulty):
+    @Faulty.stamp.setter
+    def stamp(self, value: float) -> None:
+        self.now = 1.0
+
+
+class IsNotReleased(Faulty):
+    def __init__(self) -> None:
+        self.last = self.now = 1.0
+
+    @Faulty.stamp.setter
+    def stamp(self, value: float) -> None:
+        pass
+
+
+FOUND: dict[type[Faulty], list[str]] = {
+    LetsTwoWritersIn: WRITERS,
+    DoesNotShowThatAWriteIsUnderWay: READERS,
+    DoesNotShowThatAWriteIsOver: ['get_batch', '__len__'],
+    IsNotReleased: WRITERS + READERS,
 }
-# And with a writer.
-WRITER_MUTANTS = {
-    'does not close the dict': [('self._closed = True', 'pass')],
-    'does not take the gate': [('del gate[1]', 'pass')],
-    'does not look for readers': [('if not readers', 'if True')],
-    'leaves the gate taken': [('gate += (None,)', 'pass')],
-}
-# And with a reader that opens the dict after a pause.
-OPENER_MUTANTS = {
-    'opens without the gate': [
-        ('del gate[1]', 'pass'),
-        ('gate += (None,)', 'pass'),
-    ],
-    'leaves the gate taken': [('gate += (None,)', 'pass')],
-    'does not open': [('self._closed = False', 'pass')],
-}
-MUTANTS = [
-    pytest.param(method, beside, changes, id=f'{method}: {name}')
-    for methods, beside, mutants in [
-        (
-            ('get', 'exists', 'get_batch', 'shared'),
-            'put_batch',
-            READER_MUTANTS,
-        ),
-        (('set', 'evict', 'exclusive'), 'get_batch', WRITER_MUTANTS),
-        (('shared',), 'put_batch', OPENER_MUTANTS),
-    ]
-    for method in methods
-    for name, changes in mutants.items()
-]
 
 
-@pytest.mark.parametrize(('method', 'beside', 'changes'), MUTANTS)
-def test_finds_what_is_wrong_with_a_mutant(
-    method: str,
-    beside: str,
-    changes: list[tuple[str, str]],
-) -> None:
-    original = mutant = inspect.getsource(getattr(GuardedDict, method))
-    for old, new in changes:
-        assert old in mutant
-        mutant = mutant.replace(old, new)
-    guard = stepped_guard(
-        inspect.getsource(guarded).replace(original, mutant),
-    )
-    program = [[Step(SECTIONS[method])], [Step(beside)]]
+@pytest.mark.parametrize(
+    ('fault', 'name'), [(it, name) for it in FOUND for name in FOUND[it]]
+)
+def test_finds_a_lock_that(fault: type[Faulty], name: str) -> None:
+    class Data(SteppedData):
+        make_lock = fault
+
+    program = [once('put_batch'), on_all_keys(name)]
     with pytest.raises(AssertionError) as caught:
-        explore(partial(Execution, program, guard), 2, 2)
+        explore(partial(Execution, program, Data), 2, 2)
     print(caught.value)

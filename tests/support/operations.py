@@ -160,7 +160,7 @@ def show(program: Program) -> str:
 
 
 def programs() -> st.SearchStrategy[Program]:
-    """Draw programs of two or three threads, of up to four steps each.
+    """Draw programs of two or three threads, of one or two steps each.
 
     They shrink to few steps on one key.
     """
@@ -169,5 +169,5 @@ def programs() -> st.SearchStrategy[Program]:
         name=st.sampled_from([*READS, *WRITES]),
         number=st.sampled_from(range(len(KEYS))),
     )
-    threads = st.lists(steps, min_size=1, max_size=4)
+    threads = st.lists(steps, min_size=1, max_size=2)
     return st.lists(threads, min_size=2, max_size=3)

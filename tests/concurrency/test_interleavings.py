@@ -28,6 +28,10 @@ from tests.support.interleavings import explore
 from tests.support.interleavings import FirstGuards
 from tests.support.interleavings import SteppedData
 from tests.support.interleavings import SteppedEntries
+from tests.support.locks import HidesWritesThatAreOver
+from tests.support.locks import HidesWritesUnderWay
+from tests.support.locks import IsNotReleased
+from tests.support.locks import LetsTwoWritersIn
 from tests.support.locks import NoLock
 from tests.support.operations import OPERATIONS
 from tests.support.operations import Program
@@ -136,53 +140,10 @@ def test_finds_what_first_guards_one_dict_and_is_not(by_id: bool) -> None:
         explore(partial(FirstGuards, by_id, TwoSteps), 2, 2)
 
 
-class Faulty(Seqlock):
-    """A sequence lock whose stamp is a property; it has no fault yet."""
-
-    @property
-    def stamp(self) -> float:
-        return self.now
-
-    @stamp.setter
-    def stamp(self, value: float) -> None:
-        self.now = value
-
-    @stamp.deleter
-    def stamp(self) -> None:
-        del self.now
-
-
-class LetsTwoWritersIn(Faulty):
-    @Faulty.stamp.deleter
-    def stamp(self) -> None:
-        vars(self).pop('now', None)
-
-
-class DoesNotShowThatAWriteIsUnderWay(Faulty):
-    @Faulty.stamp.getter
-    def stamp(self) -> float:
-        return getattr(self, 'now', self.last)
-
-
-class DoesNotShowThatAWriteIsOver(Faulty):
-    @Faulty.stamp.setter
-    def stamp(self, value: float) -> None:
-        self.now = 1.0
-
-
-class IsNotReleased(Faulty):
-    def __init__(self) -> None:
-        self.last = self.now = 1.0
-
-    @Faulty.stamp.setter
-    def stamp(self, value: float) -> None:
-        pass
-
-
-FOUND: dict[type[Faulty], list[str]] = {
+FOUND: dict[type[Seqlock], list[str]] = {
     LetsTwoWritersIn: WRITERS,
-    DoesNotShowThatAWriteIsUnderWay: READERS,
-    DoesNotShowThatAWriteIsOver: ['get_batch', '__len__'],
+    HidesWritesUnderWay: READERS,
+    HidesWritesThatAreOver: ['get_batch', '__len__'],
     IsNotReleased: WRITERS + READERS,
 }
 
@@ -190,7 +151,7 @@ FOUND: dict[type[Faulty], list[str]] = {
 @pytest.mark.parametrize(
     ('fault', 'name'), [(it, name) for it in FOUND for name in FOUND[it]]
 )
-def test_finds_a_lock_that(fault: type[Faulty], name: str) -> None:
+def test_finds_a_lock_that(fault: type[Seqlock], name: str) -> None:
     class Data(SteppedData):
         make_lock = fault
 

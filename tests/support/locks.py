@@ -12,6 +12,7 @@ from typing import TypeAlias
 from readerwriterlock.rwlock import RWLockFair
 
 from proxystore_local.rwlocked import RWLock
+from proxystore_local.seqlocked import Seqlock
 
 # Seconds after which a thread that nobody answers gives up.
 PATIENCE = int(os.environ.get('TEST_PATIENCE', '30'))
@@ -49,6 +50,52 @@ class Mutex(RWLockFair):
         return self.mutex
 
     gen_wlock = gen_rlock
+
+
+class Property(Seqlock):
+    """A sequence lock whose stamp is a property; those below have faults."""
+
+    @property
+    def stamp(self) -> float:
+        return self.now
+
+    @stamp.setter
+    def stamp(self, value: float) -> None:
+        self.now = value
+
+    @stamp.deleter
+    def stamp(self) -> None:
+        del self.now
+
+
+class LetsTwoWritersIn(Property):
+    @Property.stamp.deleter
+    def stamp(self) -> None:
+        vars(self).pop('now', None)
+
+
+class HidesWritesUnderWay(Property):
+    @Property.stamp.getter
+    def stamp(self) -> float:
+        return getattr(self, 'now', self.last)
+
+
+class HidesWritesThatAreOver(Property):
+    @Property.stamp.setter
+    def stamp(self, value: float) -> None:
+        self.now = SAME
+
+
+class IsNotReleased(Property):
+    def __init__(self) -> None:
+        self.last = self.now = SAME
+
+    @Property.stamp.setter
+    def stamp(self, value: float) -> None:
+        pass
+
+
+SAME = 1.0
 
 
 class ReportingLock:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import Self
-from typing import TypeAlias
 
 from typing_extensions import Buffer
 
@@ -24,8 +23,7 @@ from proxystore_local.seqlocked import SeqlockedDict
 from proxystore_local.values import as_bytes
 from proxystore_local.values import check_batch
 
-Key: TypeAlias = LocalKey | tuple[Any, ...]
-
+_REDIS = 'proxystore.connectors.redis.RedisConnector'
 # `key in _NOTHING` is false, or raises TypeError if the key is not hashable.
 _NOTHING: dict[Any, Any] = {}
 
@@ -33,33 +31,32 @@ _NOTHING: dict[Any, Any] = {}
 class LocalConnector:
     """Connector that stores objects in the local process's memory.
 
-    Any number of threads can share one connector. Operations that only read
-    (`get`, `get_batch`, `exists`, `len()`, and `config` when it includes the
-    data) run side by side; each operation that writes (`put`, `put_batch`,
-    `set`, `evict`) runs alone. Batches are atomic. Finalizers and signal
-    handlers may use the connector as well. Connectors on the same data share
-    one lock; code that uses the dict directly does not acquire it. Batches do
-    not call `put` or `get` of a subclass.
+    Any number of threads can share one connector, and so can finalizers and
+    signal handlers. Operations that only read (`get`, `exists`, `get_batch`,
+    `len()`, and `config` when it includes the data) run side by side; those
+    that write (`put`, `set`, `evict`, `put_batch`) exclude each other. Batches
+    are atomic. Connectors on the same data share one lock; code that uses the
+    dict directly does not acquire it. Batches do not call `put` or `get` of a
+    subclass.
 
     Args:
         store_dict: Plain dict to store data in: itself, not a copy. If not
             specified, a new empty dict.
         include_data_in_config: Include a snapshot of the data in the
-            configuration, and so in pickles and copies. This copies every key
-            and is meant for testing. `from_config()` copies the snapshot; this
-            constructor, which ProxyStore calls, uses it itself.
+            configuration, and so in pickles and copies. Meant for testing.
         lock: Lock of `readerwriterlock.rwlock`, such as `RWLockFair()`. These
-            can deadlock: see the guide on choosing a lock. If not specified,
-            the lock that the data already has, or else the connector's own.
+            can deadlock with finalizers and signal handlers: see
+            `docs/pages/choosing-a-lock.md`. If not specified, the lock that
+            the data already has, or else the connector's own.
         store_id: Identifier of data, from the configuration of another
             connector, to use that data and its lock. If no connector in this
-            process has it, a new empty dict is used, with a RuntimeWarning.
+            interpreter has it, a new empty dict is used, with a
+            RuntimeWarning.
 
     Raises:
-        TypeError: If `store_dict` is not a plain dict, `lock` not such a lock,
-            or `store_id` not a text.
-        ValueError: If another connector on the same data has another lock, or
-            both `store_dict` and `store_id` are specified.
+        TypeError: If an argument is of another type.
+        ValueError: If a connector on the same data has another lock, or both
+            `store_dict` and `store_id` are specified.
 
     Examples:
         >>> connector = LocalConnector()
@@ -112,9 +109,9 @@ class LocalConnector:
         if store_id is not None and data is made:
             warnings.warn(
                 f'the data of store_id {store_id!r} (host/process/identifier) '
-                'is not in this process, or was freed with its last connector:'
-                ' this connector is empty. To reach other processes use '
-                'proxystore.connectors.redis.RedisConnector, for example.',
+                'is not in this interpreter, or was freed with its last '
+                'connector: this connector is empty. For other processes and '
+                f'interpreters use {_REDIS}, for example.',
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -123,54 +120,214 @@ class LocalConnector:
         self._get = data.store.get
         self._include_data_in_config = include_data_in_config
 
-    def __enter__(self) -> Self:
-        return self
+    def put(self, obj: Buffer) -> LocalKey:
+        """Put a serialized object in the store.
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        Args:
+            obj: Serialized object. `bytes` are stored as they are; any other
+                bytes-like object is copied to `bytes`.
 
-    def __repr__(self) -> str:
-        # Without a count: a debugger may ask for it while the lock is held.
-        lock = self._data.rwlock
-        return (
-            f'<{type(self).__name__} at {id(self):#x}: '
-            f'include_data_in_config={self._include_data_in_config}, '
-            f'lock={type(lock).__name__ if lock else "default"}>'
-        )
+        Returns:
+            Key which can be used to retrieve the object.
 
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __bool__(self) -> bool:
-        """Be true even when empty, so that `connector or default` keeps it."""
-        return True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if not self._include_data_in_config:
-            raise TypeError(
-                f'cannot pickle or copy a {type(self).__name__}: its data '
-                'lives in this process. Threads can share it; for processes '
-                'use proxystore.connectors.redis.RedisConnector, for example, '
-                'or include_data_in_config=True to send a snapshot.',
-            )
-        return type(self).from_config, (self.config(),)
-
-    def close(self) -> None:
-        """Close the connector.
-
-        Does nothing, as other threads may go on using the connector. The data
-        is freed with the last connector, or other user, of the dict.
+        Raises:
+            TypeError: If the object is not bytes-like, or consists of
+                addresses, such as an array of Python objects.
 
         Examples:
-            >>> connector.close()
+            >>> key = connector.put(b'spam')
         """
+        key = mint()
+        LocalConnector.set(self, key, obj)
+        return key
+
+    def get(self, key: LocalKey | tuple[Any, ...]) -> bytes | None:
+        """Get the serialized object associated with the key.
+
+        Args:
+            key: Key associated with the object to retrieve.
+
+        Returns:
+            Serialized object or `None` if the object does not exist.
+
+        Raises:
+            TypeError: If the key is not hashable.
+
+        Examples:
+            >>> connector.get(connector.put(b'spam'))
+            b'spam'
+        """
+        lock = self._data.seqlock
+        try:
+            stamp = lock.stamp
+        except AttributeError:
+            pass
+        else:
+            value = self._get(key)  # hazard 6
+            try:
+                if lock.stamp is stamp:
+                    return value
+            except AttributeError:
+                pass
+        return self._data.get(key)
+
+    def exists(self, key: LocalKey | tuple[Any, ...]) -> bool:
+        """Check if an object associated with the key exists.
+
+        Args:
+            key: Key potentially associated with stored object.
+
+        Returns:
+            If an object associated with the key exists.
+
+        Raises:
+            TypeError: If the key is not hashable.
+
+        Examples:
+            >>> connector.exists(connector.put(b'spam'))
+            True
+        """
+        lock = self._data.seqlock
+        try:
+            stamp = lock.stamp
+            found = key in self._store
+            if lock.stamp is stamp:
+                return found
+        except AttributeError:
+            pass
+        return self._data.exists(key)
+
+    def evict(self, key: LocalKey | tuple[Any, ...]) -> None:
+        """Evict the object associated with the key, if there is one.
+
+        Args:
+            key: Key associated with object to evict.
+
+        Raises:
+            TypeError: If the key is not hashable.
+
+        Examples:
+            >>> connector.evict(connector.put(b'spam'))
+        """
+        store = self._store
+        lock = self._data.seqlock
+        try:
+            after = lock.stamp + 1.0
+            if key not in store:
+                return
+            del lock.stamp
+            try:
+                del store[key]
+                return
+            finally:
+                lock.last = after
+                lock.stamp = after
+        except (AttributeError, KeyError):  # Another write is faster.
+            pass
+        self._data.exclusive(store.pop, key, None)
+
+    def set(self, key: LocalKey | tuple[Any, ...], obj: Buffer) -> None:
+        """Set the object associated with a key.
+
+        Args:
+            key: Key that the object will be associated with.
+            obj: Object to associate with the key, taken as by `put()`.
+
+        Raises:
+            TypeError: As for `put()`, or if the key is not hashable.
+
+        Examples:
+            >>> connector.set(connector.new_key(), b'spam')
+        """
+        if type(obj) is not bytes:
+            obj = as_bytes(obj)
+        _ = key in _NOTHING  # hazard 1
+        lock = self._data.seqlock
+        try:
+            after = lock.stamp + 1.0
+            del lock.stamp
+            try:
+                self._store[key] = obj
+                return
+            finally:
+                lock.last = after
+                lock.stamp = after
+        except AttributeError:
+            pass
+        self._data.exclusive(self._store.__setitem__, key, obj)
+
+    def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
+        """Put a batch of serialized objects in the store, all at once.
+
+        Args:
+            objs: Serialized objects, in any iterable. It is consumed, and
+                every object checked, before any is stored.
+
+        Returns:
+            Keys which can be used to retrieve the objects, in their order.
+
+        Raises:
+            TypeError: If `objs` is a single object, a mapping or not iterable,
+                or any object not as for `put()`; none is stored then.
+
+        Examples:
+            >>> keys = connector.put_batch([b'spam', b'eggs'])
+        """
+        single = 'bytes-like objects (put() takes a single one)'
+        check_batch(objs, Mapping, single)
+        values: list[Any] = list(objs)
+        if [*map(type, values)].count(bytes) != len(values):
+            values = [as_bytes(obj) for obj in values]
+        keys = mint_batch(len(values))
+        self._data.put_batch(dict(zip(keys, values)))
+        return keys
+
+    # list[Any]: lists are invariant, and ProxyStore's protocol names its type.
+    def get_batch(
+        self, keys: Iterable[LocalKey | tuple[Any, ...]]
+    ) -> list[Any]:
+        """Get a batch of serialized objects as they are at one moment.
+
+        Args:
+            keys: Keys associated with objects to retrieve, in any iterable. It
+                is consumed before any object is read.
+
+        Returns:
+            List of `bytes`, in the order of `keys`, with `None` for each
+            object that does not exist.
+
+        Raises:
+            TypeError: If `keys` is a single key or not iterable, or any key
+                not hashable.
+
+        Examples:
+            >>> keys = connector.put_batch([b'spam', b'eggs'])
+            >>> connector.get_batch([*keys, connector.new_key()])
+            [b'spam', b'eggs', None]
+        """
+        check_batch(keys, LocalKey, 'keys (get() takes a single key)')
+        return self._data.get_batch(tuple(keys))
+
+    def new_key(self, obj: Buffer | None = None) -> LocalKey:
+        """Create a new key. Nothing is stored.
+
+        Args:
+            obj: Object which the key will be associated with. Ignored.
+
+        Returns:
+            Key for `set()`, which can then be used to retrieve the object.
+
+        Examples:
+            >>> connector.exists(connector.new_key())
+            False
+        """
+        return mint()
 
     def config(self) -> dict[str, Any]:
         """Get the connector configuration.
 
-        The configuration contains all the information needed to reconstruct
-        the connector object: in this process, a connector that is made from it
-        uses the same data as long as any connector does.
+        A connector that is made from it in this interpreter uses the same
+        data, as long as any connector does.
 
         Returns:
             Dictionary of `include_data_in_config` and, if that is true, a
@@ -221,203 +378,46 @@ class LocalConnector:
                 f'that is true, store_dict: {error}',
             ) from error
 
-    def evict(self, key: Key) -> None:
-        """Evict the object associated with the key, if there is one.
+    def close(self) -> None:
+        """Close the connector.
 
-        Args:
-            key: Key associated with object to evict.
-
-        Raises:
-            TypeError: If the key is not hashable.
+        Does nothing, as other threads may go on using the connector. The data
+        is freed with the last connector on it, or other user of the dict.
 
         Examples:
-            >>> connector.evict(connector.put(b'spam'))
+            >>> connector.close()
         """
-        store = self._store
-        lock = self._data.seqlock
-        try:
-            after = lock.stamp + 1.0
-            if key not in store:
-                return
-            del lock.stamp
-            try:
-                del store[key]
-                return
-            finally:
-                lock.last = after
-                lock.stamp = after
-        except (AttributeError, KeyError):
-            pass
-        self._data.exclusive(store.pop, key, None)
 
-    def exists(self, key: Key) -> bool:
-        """Check if an object associated with the key exists.
+    def __len__(self) -> int:
+        """Count the objects."""
+        return len(self._data)
 
-        Args:
-            key: Key potentially associated with stored object.
+    def __bool__(self) -> bool:
+        """Be true even when empty, so that `connector or default` keeps it."""
+        return True
 
-        Returns:
-            If an object associated with the key exists.
+    def __repr__(self) -> str:
+        # A debugger may ask for it while the lock is held.
+        lock = self._data.rwlock
+        return (
+            f'<{type(self).__name__} at {id(self):#x}: '
+            f'{len(self._store)} stored, '
+            f'include_data_in_config={self._include_data_in_config}, '
+            f'lock={type(lock).__name__ if lock else "default"}>'
+        )
 
-        Raises:
-            TypeError: If the key is not hashable.
+    def __enter__(self) -> Self:
+        return self
 
-        Examples:
-            >>> connector.exists(connector.put(b'spam'))
-            True
-        """
-        lock = self._data.seqlock
-        try:
-            stamp = lock.stamp
-            found = key in self._store
-            if lock.stamp is stamp:
-                return found
-        except AttributeError:
-            pass
-        return self._data.exists(key)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def get(self, key: Key) -> bytes | None:
-        """Get the serialized object associated with the key.
-
-        Args:
-            key: Key associated with the object to retrieve.
-
-        Returns:
-            Serialized object or `None` if the object does not exist.
-
-        Raises:
-            TypeError: If the key is not hashable.
-
-        Examples:
-            >>> connector.get(connector.put(b'spam'))
-            b'spam'
-        """
-        lock = self._data.seqlock
-        try:
-            stamp = lock.stamp
-        except AttributeError:
-            pass
-        else:
-            value = self._get(key)
-            try:
-                if lock.stamp is stamp:
-                    return value
-            except AttributeError:
-                pass
-        return self._data.get(key)
-
-    # Any: lists are invariant, and ProxyStore's protocol has more than bytes.
-    def get_batch(self, keys: Iterable[Key]) -> list[bytes | Any | None]:
-        """Get a batch of serialized objects as they are at one moment.
-
-        Args:
-            keys: Keys associated with objects to retrieve, in any iterable. It
-                is consumed before the lock is acquired.
-
-        Returns:
-            List in the order of `keys` of the serialized objects, with `None`
-            for each that does not exist.
-
-        Raises:
-            TypeError: If `keys` is a single key or not iterable, or any key
-                not hashable.
-
-        Examples:
-            >>> keys = connector.put_batch([b'spam', b'eggs'])
-            >>> connector.get_batch([*keys, connector.new_key()])
-            [b'spam', b'eggs', None]
-        """
-        check_batch(keys, LocalKey, 'keys (get() takes a single key)')
-        return self._data.get_batch(tuple(keys))
-
-    def new_key(self, obj: Buffer | None = None) -> LocalKey:
-        """Create a new key. Nothing is stored.
-
-        Args:
-            obj: Object which the key will be associated with. Ignored.
-
-        Returns:
-            Key for `set()`, which can then be used to retrieve the object.
-
-        Examples:
-            >>> connector.exists(connector.new_key())
-            False
-        """
-        return mint()
-
-    def put(self, obj: Buffer) -> LocalKey:
-        """Put a serialized object in the store.
-
-        Args:
-            obj: Serialized object. `bytes` are stored as they are; any other
-                bytes-like object is copied to `bytes`.
-
-        Returns:
-            Key which can be used to retrieve the object.
-
-        Raises:
-            TypeError: If the object is not bytes-like, or consists of
-                addresses, such as an array of Python objects.
-
-        Examples:
-            >>> key = connector.put(b'spam')
-        """
-        key = mint()
-        LocalConnector.set(self, key, obj)
-        return key
-
-    def put_batch(self, objs: Iterable[Buffer]) -> list[LocalKey]:
-        """Put a batch of serialized objects in the store, all at once.
-
-        Args:
-            objs: Serialized objects, in any iterable. It is consumed, and
-                every object checked, before the lock is acquired.
-
-        Returns:
-            Keys which can be used to retrieve the objects, in their order.
-
-        Raises:
-            TypeError: If `objs` is a single object, a mapping or not iterable,
-                or any object not as for `put()`; none is stored then.
-
-        Examples:
-            >>> keys = connector.put_batch([b'spam', b'eggs'])
-        """
-        single = 'bytes-like objects (put() takes a single one)'
-        check_batch(objs, Mapping, single)
-        values: list[Any] = list(objs)
-        if [*map(type, values)].count(bytes) != len(values):
-            values = [as_bytes(obj) for obj in values]
-        keys = mint_batch(len(values))
-        self._data.put_batch(dict(zip(keys, values)))
-        return keys
-
-    def set(self, key: Key, obj: Buffer) -> None:
-        """Set the object associated with a key.
-
-        Args:
-            key: Key that the object will be associated with.
-            obj: Object to associate with the key, taken as by `put()`.
-
-        Raises:
-            TypeError: As for `put()`, or if the key is not hashable.
-
-        Examples:
-            >>> connector.set(connector.new_key(), b'spam')
-        """
-        if type(obj) is not bytes:
-            obj = as_bytes(obj)
-        key in _NOTHING  # noqa: B015
-        lock = self._data.seqlock
-        try:
-            after = lock.stamp + 1.0
-            del lock.stamp
-            try:
-                self._store[key] = obj
-                return
-            finally:
-                lock.last = after
-                lock.stamp = after
-        except AttributeError:
-            pass
-        self._data.exclusive(self._store.__setitem__, key, obj)
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._include_data_in_config:
+            raise TypeError(
+                f'cannot pickle or copy a {type(self).__name__}: its data '
+                'lives in this process. Threads can share it; for processes '
+                f'use {_REDIS}, for example, or include_data_in_config=True '
+                'to send a snapshot.',
+            )
+        return type(self).from_config, (self.config(),)

@@ -1,4 +1,4 @@
-"""A dict that threads share: each operation on it takes effect at one moment."""
+"""A dict that threads share, in which each operation is atomic."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ class GuardedDict:
 
     def get(self, key: Any) -> bytes | None:
         """Get the value of a key, or `None`."""
-        return self.shared(_call, self.store.get, key)
+        found: bytes | None = self.shared(_call, self.store.get, key)
+        return found
 
     def exists(self, key: Any) -> bool:
         """Check if there is a key."""
-        return self.shared(_call, self.store.__contains__, key)
+        found: bool = self.shared(_call, self.store.__contains__, key)
+        return found
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         """Get the values of many keys."""
@@ -72,7 +74,8 @@ class GuardedDict:
         return self.shared(_fill_dict, self.store)
 
     def __len__(self) -> int:
-        return self.shared(_call, len, self.store)
+        count: int = self.shared(_call, len, self.store)
+        return count
 
 
 def _call(function: Callable[..., T], *arguments: Any) -> Call[T]:

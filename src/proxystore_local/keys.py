@@ -37,7 +37,7 @@ def mint() -> LocalKey:
 _LINE = b'xxxxxxxx-xxxx-4xxx-Vxxx-xxxxxxxxxxxx\n'
 _COLUMNS = [column for column, form in enumerate(_LINE) if form in b'xV']
 _V_COLUMN = _LINE.index(b'V')
-_TO_VARIANT = bytes.maketrans(*map(str.encode, map(''.join, zip(*_VARIANT.items()))))
+_TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
 
 
 def mint_batch(count: int) -> list[LocalKey]:

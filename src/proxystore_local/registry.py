@@ -16,14 +16,9 @@ _entries: dict[int | str, weakref.ref[GuardedDict]] = {}
 
 
 def register(made: GuardedDict) -> GuardedDict:
-    """Register what guards a dict, unless there is such already.
+    """Get what guards the data of this identifier, or else this dict.
 
-    Args:
-        made: What is to guard its dict, and its identifier.
-
-    Returns:
-        What guards the data of this identifier, or else this dict: the same
-        for all who ask, as long as it lives.
+    If nothing does yet, it is this. All who ask get the same, while it lives.
     """
     found = _first(made.store_id, made)
     if found is made:

@@ -12,6 +12,7 @@ from proxystore_local.guarded import Call
 from proxystore_local.guarded import GuardedDict
 from proxystore_local.guarded import T
 
+# The locks that a connector takes.
 RWLock: TypeAlias = (
     rwlock.RWLockFair
     | rwlock.RWLockFairD

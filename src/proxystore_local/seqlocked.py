@@ -3,8 +3,8 @@
 # The lock is an attribute, `stamp`, which is there while nobody holds it.
 #
 #     read:   look at it, read, look again; start over if it has changed
-#     write:  delete it, write, set another; nothing in between is a call or a
-#             backward jump, or runs Python code (THE RULE, which a test checks)
+#     write:  delete it, write, set another; nothing in between is a call, is
+#             a backward jump, or runs Python code (THE RULE: a test checks it)
 #
 # Why a lock at all, if a GIL lets nobody in? With a GIL each operation is one
 # instruction or one call of a function in C, which CPython happens to make

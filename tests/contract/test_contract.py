@@ -255,10 +255,12 @@ def test_an_empty_connector_is_true() -> None:
     assert connector or False
 
 
-def test_repr_tells_the_lock_and_no_data(connector: LocalConnector) -> None:
+def test_repr_tells_the_lock_and_how_many_but_no_data(
+    connector: LocalConnector,
+) -> None:
     connector.put(b'secret')
     assert re.fullmatch(
-        r'<LocalConnector at 0x\w+: include_data_in_config=False, '
+        r'<LocalConnector at 0x\w+: 1 stored, include_data_in_config=False, '
         r'lock=(default|RWLockFair)>',
         repr(connector),
     )

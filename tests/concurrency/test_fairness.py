@@ -39,7 +39,11 @@ def test_an_operation_waits_for_none_that_has_ended(
 def read_disturbed(scene: Scene, *hooks: Callable[[], object]) -> None:
     """Read, and call the first hook in the middle; then the next, if again."""
     calls = iter(hooks)
-    key = hooked(A, lambda: next(calls, bool)())
+
+    def hook() -> None:
+        next(calls, bool)()
+
+    key = hooked(A, hook)
     assert scene.connector.get(key) == CONTENTS[A]
 
 

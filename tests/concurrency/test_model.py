@@ -1,8 +1,8 @@
 """A model of the lock's steps, searched to the end, also without a GIL.
 
-Each step is one that CPython makes atomic. In every order of the steps that
-three writers and two readers can take, no read is torn, and all come to an end.
-Each way to get it wrong is found.
+Each step is one that CPython makes atomic. In every order of the steps of
+three writers and two readers, no read is torn, and all come to an end. Each
+way to get it wrong is found.
 """
 
 from __future__ import annotations

@@ -168,6 +168,28 @@ def keys_that_are_missing_or_not_hashable() -> None:
             raise AssertionError('the key was taken')
 
 
+def operations_that_finalizers_disturb() -> None:
+    """The collector runs as often as it can, and each time something writes.
+
+    So a read that started over until nothing disturbs it might not end: 3.11
+    collects at each allocation.
+    """
+    connector = LocalConnector({A: b'0'}, include_data_in_config=True)
+    finalized = itertools.count()
+
+    def finalize() -> None:
+        connector.set(B, b'%d' % next(finalized))
+        Garbage(finalize)
+
+    Garbage(finalize)
+    collect_after(0)
+    for operation in OPERATIONS.values():
+        for _ in range(1000):
+            operation(connector)
+    gc.set_threshold(0)
+    assert next(finalized), 'the collector has not run'
+
+
 class Deep:
     """What recurses in C when it is hashed, and then does something."""
 
@@ -262,6 +284,7 @@ def run(scenario: str) -> None:
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
         pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
         keys_that_are_missing_or_not_hashable,
+        operations_that_finalizers_disturb,
         pytest.param(
             finalizers_that_are_put_off,
             marks=pytest.mark.skipif(

@@ -44,7 +44,7 @@ MOST_WAITS = 50
 
 
 class SteppedDict:
-    """A dict of KEYS that has each value in an attribute: a step to frontrun."""
+    """A dict of KEYS, with each value in an attribute: a step to frontrun."""
 
     def __init__(self, contents: Model) -> None:
         self.update(dict.fromkeys(KEYS) | contents)
@@ -125,9 +125,11 @@ class Execution:
         self.store: Any = SteppedDict(self.contents)
         self.connector: Any = LocalConnector(include_data_in_config=True)
         # This is the one place that uses private names of the connector.
-        self.connector._data = make(self.store, 'stepped')
-        self.connector._store = self.store
-        self.connector._get = self.store.get
+        vars(self.connector).update(
+            _data=make(self.store, 'stepped'),
+            _store=self.store,
+            _get=self.store.get,
+        )
         self.program = program
         self.histories: list[list[Call]] = [[] for _ in program]
         self.threads: list[list[Any]] = [[] for _ in program]

@@ -55,34 +55,35 @@ class Mutex(RWLockFair):
 class Property(Seqlock):
     """A sequence lock whose stamp is a property; those below have faults."""
 
-    @property
-    def stamp(self) -> float:
+    def look(self) -> float:
         return self.now
 
-    @stamp.setter
-    def stamp(self, value: float) -> None:
-        self.now = value
-
-    @stamp.deleter
-    def stamp(self) -> None:
+    def acquire(self) -> None:
         del self.now
+
+    def release(self, stamp: float) -> None:
+        self.now = stamp
+
+    # Not the methods themselves, which the locks below override.
+    stamp = property(
+        lambda self: self.look(),
+        lambda self, stamp: self.release(stamp),
+        lambda self: self.acquire(),
+    )
 
 
 class LetsTwoWritersIn(Property):
-    @Property.stamp.deleter
-    def stamp(self) -> None:
+    def acquire(self) -> None:
         vars(self).pop('now', None)
 
 
 class HidesWritesUnderWay(Property):
-    @Property.stamp.getter
-    def stamp(self) -> float:
+    def look(self) -> float:
         return getattr(self, 'now', self.last)
 
 
 class HidesWritesThatAreOver(Property):
-    @Property.stamp.setter
-    def stamp(self, value: float) -> None:
+    def release(self, stamp: float) -> None:
         self.now = SAME
 
 
@@ -90,8 +91,7 @@ class IsNotReleased(Property):
     def __init__(self) -> None:
         self.last = self.now = SAME
 
-    @Property.stamp.setter
-    def stamp(self, value: float) -> None:
+    def release(self, stamp: float) -> None:
         pass
 
 

@@ -35,25 +35,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-try:
-    from command import find_files
-    from command import run
-    from distributed import Client
-    from distributed import LocalCluster
-    from proxystore.connectors.multi import MultiConnector
-    from proxystore.connectors.multi import Policy
-    from proxystore.connectors.redis import RedisConnector
-    from proxystore.store import get_or_create_store
-    from proxystore.store import Store
-    from proxystore.store.config import StoreConfig
-    from proxystore.store.lifetimes import ContextLifetime
+from command import find_files
+from command import run
+from distributed import Client
+from distributed import LocalCluster
+from proxystore.connectors.multi import MultiConnector
+from proxystore.connectors.multi import Policy
+from proxystore.connectors.redis import RedisConnector
+from proxystore.store import get_or_create_store
+from proxystore.store import Store
+from proxystore.store.config import StoreConfig
+from proxystore.store.lifetimes import ContextLifetime
 
-    from proxystore_local import LocalConnector
-except ModuleNotFoundError as error:
-    sys.exit(
-        f'no module named {error.name!r}: run '
-        "python -m pip install '.[beyond]' in a clone of proxystore-local",
-    )
+from proxystore_local import LocalConnector
 
 HOST = '127.0.0.1'
 COUNT = max(2, min(4, os.cpu_count() or 1))
@@ -188,46 +182,17 @@ def ignored_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments of the command."""
-    parser = argparse.ArgumentParser(
-        description='Compress many files with workers of any kind, which '
-        'share objects through any connector.',
-    )
-    parser.add_argument(
-        'folder',
-        nargs='?',
-        type=Path,
-        default=sysconfig.get_path('stdlib'),
-        help='Compress the *.py files in this folder (default: %(default)s).',
-    )
-    parser.add_argument(
-        '--workers',
-        choices=('threads', 'processes', 'dask'),
-        default='threads',
-        help='Let these do the work (default: %(default)s).',
-    )
-    parser.add_argument(
-        '--connector',
-        choices=('local', 'redis', 'multi'),
-        default='local',
-        help='Keep the objects in this process, in Redis, or small ones here '
-        'and large ones there (default: %(default)s).',
-    )
-    parser.add_argument(
-        '--redis-port',
-        type=int,
-        default=6379,
-        metavar='N',
-        help=f'Find the Redis server at this port of {HOST} '
-        '(default: %(default)s).',
-    )
-    return parser.parse_args(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compress, print and check."""
-    options = parse(arguments)
+    parser = argparse.ArgumentParser(description='Compress many files.')
+    stdlib = sysconfig.get_path('stdlib')
+    parser.add_argument('folder', nargs='?', type=Path, default=stdlib)
+    workers_are = ('threads', 'processes', 'dask')
+    parser.add_argument('--workers', choices=workers_are, default='threads')
+    objects_are = ('local', 'redis', 'multi')
+    parser.add_argument('--connector', choices=objects_are, default='local')
+    parser.add_argument('--redis-port', type=int, default=6379)
+    options = parser.parse_args(arguments)
     port = options.redis_port
     if options.workers != 'threads' and options.connector != 'redis':
         sys.exit(
@@ -239,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.connector != 'local':
         try:
             socket.create_connection((HOST, port), timeout=5).close()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             sys.exit(
                 f'no Redis server at {HOST}:{port} ({error}): start one with '
                 f"'redis-server --port {port}', or give the port of yours "

@@ -29,35 +29,21 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from io import TextIOWrapper
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-try:
-    from command import find_files
-    from command import run
-    from proxystore.proxy import Proxy
-    from proxystore.store import Store
+from command import find_files
+from command import run
+from proxystore.proxy import Proxy
+from proxystore.store import Store
 
-    from proxystore_local import LocalConnector
-except ModuleNotFoundError as error:
-    sys.exit(
-        f'no module named {error.name!r}: run '
-        "python -m pip install '.[proxystore]' in a clone of proxystore-local",
-    )
+from proxystore_local import LocalConnector
 
 BATCH_SIZE = 16
 WORD = re.compile(r'[^\W\d_]+')
 
-
-class Worker(threading.local):
-    """What each thread has of its own."""
-
-    store: Store[LocalConnector]
-
-
-worker = Worker()
+worker = threading.local()  # Each thread has a store of its own in it.
 
 
 def split(content: bytes) -> list[str]:
@@ -65,13 +51,13 @@ def split(content: bytes) -> list[str]:
     return WORD.findall(content.decode('utf-8', 'replace').lower())
 
 
-def put_contents(files: Sequence[Path]) -> list[Proxy[bytes]]:
+def put_contents(files: Sequence[Path]) -> Any:
     """Stage 1: put the contents of files as one batch."""
     contents = [file.read_bytes() for file in files]
     return worker.store.proxy_batch(contents, evict=True)
 
 
-def count_words(contents: Sequence[Proxy[bytes]], parts: int) -> list[Any]:
+def count_words(contents: Sequence[Proxy[bytes]], parts: int) -> Any:
     """Stage 2: count words, and put the counts of each part of the words."""
     counts: list[Counter[str]] = [Counter() for _ in range(parts)]
     for content in contents:
@@ -127,32 +113,15 @@ def count_files(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, print and check."""
-    parser = argparse.ArgumentParser(
-        description='Count words with threads that share one connector.',
-    )
-    parser.add_argument(
-        'folder',
-        nargs='?',
-        type=Path,
-        default=sysconfig.get_path('stdlib'),
-        help='Count the words of the *.py files in this folder '
-        '(default: %(default)s).',
-    )
-    parser.add_argument(
-        '--threads',
-        type=int,
-        default=max(4, os.cpu_count() or 1),
-        metavar='N',
-        help='Use this many threads, but no more than there are files '
-        '(default: %(default)s).',
-    )
+    parser = argparse.ArgumentParser(description='Count words with threads.')
+    stdlib = sysconfig.get_path('stdlib')
+    parser.add_argument('folder', nargs='?', type=Path, default=stdlib)
+    cores = os.cpu_count() or 1
+    parser.add_argument('--threads', type=int, default=max(4, cores))
     options = parser.parse_args(arguments)
     files = find_files(options.folder)
-    if options.threads < 1:
-        sys.exit('--threads has to be 1 or more')
-
-    connector = LocalConnector()
     threads = min(options.threads, len(files))
+    connector = LocalConnector()
     start = time.perf_counter()
     counts, objects = count_files(files, threads, connector)
     seconds = time.perf_counter() - start
@@ -168,9 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         'threads': threads,
         'seconds': round(seconds, 2),
     }
-    # Words may have letters that the terminal has not.
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors='backslashreplace')
     for table in rows.items(), counts.most_common(10):
         for name, number in table:
             print(f'{name:<20}{number:>14,}')

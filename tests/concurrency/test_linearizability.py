@@ -53,11 +53,11 @@ BAD = {
 
 
 @pytest.mark.parametrize('name', [*GOOD, *BAD])
-def test_decides(name: str) -> None:
+def test_decides_whether_a_history_is_linearizable(name: str) -> None:
     assert linearizable((GOOD | BAD)[name], OLD) == (name in GOOD)
 
 
-def test_looks_at_what_is_left() -> None:
+def test_looks_at_the_final_contents() -> None:
     history = [call('set', A, b'new', at=(0, 1))]
     assert_linearizable(history, OLD, OLD | {A: b'new'})
     with pytest.raises(AssertionError, match='not linearizable') as caught:

@@ -86,6 +86,15 @@ def test_any_tuple_is_a_key(documented: Any) -> None:
     assert not documented.exists(LocalKey('anywhere'))
 
 
+def test_a_key_equals_proxystores() -> None:
+    upstream = pytest.importorskip('proxystore.connectors.local')
+    ours, theirs = LocalKey(id='a'), upstream.LocalKey(id='a')
+    assert ours == theirs
+    assert hash(ours) == hash(theirs)
+    assert ours.id == theirs.id == 'a'
+    assert LocalConnector({ours: b'value'}).get(theirs) == b'value'
+
+
 def test_batches_keep_order(documented: Any) -> None:
     objs = [b'%d' % i for i in range(10)]
     keys = documented.put_batch(objs)
@@ -166,6 +175,16 @@ def test_signatures_are_proxystores() -> None:
 
 
 # What ours adds.
+
+
+@pytest.mark.parametrize('count', [0, 1, 9, 10, 1000])
+def test_minted_ids_are_version_4_uuids(count: int) -> None:
+    connector = LocalConnector()
+    keys = [*connector.put_batch([b''] * count), connector.new_key()]
+    assert len(set(keys)) == count + 1
+    for key in keys:
+        # Were it of another version or variant, this would change it.
+        assert str(uuid.UUID(key.id, version=4)) == key.id
 
 
 def test_batches_take_any_iterable(connector: LocalConnector) -> None:

@@ -60,7 +60,7 @@ def traced_memory() -> Iterator[None]:
 
 
 @pytest.mark.parametrize('tool', [profiled, traced_memory, cProfile.Profile])
-def test_under(tool: Any) -> None:
+def test_profilers_leave_the_lock_free(tool: Any) -> None:
     # Without a GIL, it cannot profile several threads.
     alone = FREE_THREADED and tool is cProfile.Profile
     with tool():

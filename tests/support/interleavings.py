@@ -12,20 +12,16 @@ import itertools
 import sys
 import threading
 import time
-from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
 from collections.abc import Callable
 from collections.abc import Iterator
 from operator import methodcaller
 from time import clock_gettime_ns
 from time import CLOCK_MONOTONIC
 from typing import Any
-from typing import TypeVar
-from unittest import mock
 
 import frontrun
 
 from proxystore_local import LocalConnector
-from proxystore_local import registry
 from proxystore_local.guarded import GuardedDict
 from proxystore_local.seqlocked import Seqlock
 from proxystore_local.seqlocked import SeqlockedDict
@@ -159,68 +155,11 @@ class Execution:
         return True
 
 
-class SteppedEntries(dict[Any, Any]):
-    """The registry's dict, each use of which is one step."""
-
-    used: object = None
-
-    def setdefault(self, key: object, entry: Any) -> Any:  # type: ignore[override]
-        self.used = None
-        return super().setdefault(key, entry)
-
-
-def remove_dead(entries: SteppedEntries, name: object) -> None:
-    entries.used = None
-    _remove_dead_weakref(entries, name)
-
-
-class FirstGuards:
-    """Threads that make what guards data, which has no such yet.
-
-    The first thread drops its first one, so that the others may find a dead
-    entry in the registry.
-
-    Args:
-        by_id: They have an identifier in common, and not a dict.
-        make_entries: Makes the registry's dict.
-    """
-
-    def __init__(
-        self,
-        by_id: bool,
-        make_entries: Callable[[], Any] = SteppedEntries,
-    ) -> None:
-        self.by_id = by_id
-        self.store: dict[Any, bytes] = {}
-        self.entries = make_entries()
-        self.found: list[list[object]] = [[], []]
-        mock.patch.multiple(
-            registry, _entries=self.entries, _remove_dead_weakref=remove_dead
-        ).start()
-
-    def guard(self, thread: int) -> GuardedDict:
-        if self.by_id:
-            return registry.register(SeqlockedDict({}, 'identifier'))
-        return registry.register(SeqlockedDict(self.store, str(thread)))
-
-    def work(self, thread: int) -> None:
-        if thread == 0:
-            self.guard(2)
-        self.found[thread].append(self.guard(thread))
-
-    def check(self) -> bool:
-        (first,), (second,) = self.found
-        return first is second
-
-
-Run = TypeVar('Run', Execution, FirstGuards)
-
-
 def explore(
-    make: Callable[[], Run],
+    make: Callable[[], Execution],
     threads: int,
     bound: int | None = None,
-) -> list[Run]:
+) -> list[Execution]:
     """Let threads work under every schedule.
 
     Args:
@@ -235,9 +174,9 @@ def explore(
     Raises:
         AssertionError: If what one leaves does not pass its check.
     """
-    runs: list[Run] = []
+    runs: list[Execution] = []
 
-    def setup() -> Run:
+    def setup() -> Execution:
         runs.append(make())
         return runs[-1]
 
@@ -260,7 +199,6 @@ def explore(
             )
     finally:
         sys.setswitchinterval(interval)
-        mock.patch.stopall()
     print(f'{result.num_explored} schedules')
     result.assert_holds()
     return runs

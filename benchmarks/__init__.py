@@ -1,7 +1,8 @@
 """Benchmarks of this connector and its rivals.
 
 The command line (`command`) lets the `engine` put all `peers` through the
-cases of the `workloads`. What came out, `report` and `charts` show.
+`workloads`, which measure with `timing`. What came out, `report` and `charts`
+show.
 """
 
 from __future__ import annotations

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import sys
+from importlib import import_module
+from pathlib import Path
 
 from benchmarks import INSTALL
 
-if __name__ == '__main__':
-    try:
-        from benchmarks.command import main
+EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
 
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
+
+def main() -> None:
+    """Run the command line, if the packages that it needs are installed."""
+    try:
+        command = import_module('benchmarks.command')
     except ModuleNotFoundError as error:
         sys.exit(f'{error}. {INSTALL}')
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain as it flushes again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        sys.exit(str(error))
+    command.main()
+
+
+if __name__ == '__main__':
+    # Ctrl-C, a closed pipe and a wrong file end it as they end the examples.
+    runpy.run_path(str(EXAMPLES / 'command.py'))['run'](main)

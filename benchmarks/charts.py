@@ -1,25 +1,23 @@
-"""Charts of results of several Pythons."""
+"""Charts of results of several Pythons, drawn for a narrow screen."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from matplotlib.ticker import NullLocator
 
+from benchmarks import report
+from benchmarks.peers import FAIR
+from benchmarks.peers import LOCK
 from benchmarks.peers import OURS
-from benchmarks.peers import Peer
-from benchmarks.peers import PEERS
-from benchmarks.report import Cell
-from benchmarks.report import Results
-from benchmarks.report import RIVALS
+from benchmarks.peers import PROXYSTORE
 
 STYLE = (
     'seaborn-v0_8-whitegrid',
@@ -33,157 +31,113 @@ STYLE = (
         'axes.labelcolor': 'gray',
         'xtick.color': 'gray',
         'ytick.color': 'gray',
+        # At least 10 px where a page is 360 px wide.
+        'font.size': 10,
         # Text stays text, and the same chart is the same file.
         'svg.fonttype': 'none',
         'svg.hashsalt': 'proxystore-local',
-        'xtick.labelsize': 'small',
     },
 )
-MARKERS = 'os^vD<>PX*'
+# Legible on white and on black.
+SERIES = {
+    PROXYSTORE: ('#868686', 'D'),
+    FAIR: ('#2f9e44', '^'),
+    LOCK: ('#1c7ed6', 's'),
+    OURS: ('#e8590c', 'o'),
+}
+# In points.
+WIDTH, ROW, REST = 350, 20, 46
 
-
-class Chart(NamedTuple):
-    """What a chart shows.
-
-    Attributes:
-        unit: What the vertical axis has, and which values are good.
-        line: How marks are joined, if they have an order.
-        panels: Titles of two panels a row, and what is in each: a pattern of
-            workload/table/column, whose group is the mark.
-    """
-
-    unit: str
-    line: str
-    panels: Mapping[str, str]
-
-
+# Names, what the horizontal axis has, and the rows.
 CHARTS = {
-    'price': Chart(
-        'ns a call, or an object of a batch (less is better)',
-        'none',
-        {
-            'calls': 'price/one thread/(get|set|evict|put)',
-            'batches of 1000': 'price/one thread/(.*)/obj',
-        },
+    'price': (
+        'ns a call, or an object of a batch (left is better)',
+        [*report.CALLS, *report.BATCHES],
     ),
-    'throughput': Chart(
-        '1000 calls/s, by threads (more is better)',
-        '-',
-        {
-            '10 % writes': r'throughput/(\d+) threads?/10 % writes',
-            '100 % writes': r'throughput/(\d+) threads?/100 % writes',
-        },
-    ),
-    'waits': Chart(
-        'p99 in us, by readers + writers (less is better)',
-        'none',
-        {
-            'reads': r'waits/readers \+ writers: (.*)/read p99',
-            'writes': r'waits/readers \+ writers: (.*)/write p99',
-        },
-    ),
-    'growth': Chart(
-        'ns (less is better)',
-        '-',
-        {
-            'set, by readers alive': r'growth/.*/(\d+) alive',
-            'set + get, by size': 'objects/.*/(.*)',
-        },
-    ),
-    'batches': Chart(
-        'ns an object (less is better)',
-        '-',
-        {
-            'get_batch': 'batches/get_batch/(.*)',
-            'put_batch': 'batches/put_batch/(.*)',
-        },
-    ),
-    'store': Chart(
-        '1000 calls/s, by threads (more is better)',
-        '-',
-        {
-            f'{stores},\n{task}': rf'store/{stores}.*, {task}/(\d+) threads?'
-            for task in ('computing', '1 ms of waiting')
-            for stores in ('one Store', 'a Store a thread')
-        },
+    'throughput': ('1000 calls/s (right is better)', report.THREADS),
+    'waits': ('us, by readers + writers (left is better)', report.WAITS),
+    'store': (
+        '1000 calls/s (right is better)',
+        [*report.STORE, *(f'{place}, 1 ms' for place in report.STORE[1:])],
     ),
 }
 
 
-def draw(runs: Sequence[Results]) -> Iterator[tuple[str, str]]:
-    """Draw all charts.
-
-    Args:
-        runs: Runs of several Pythons, newest first. Charts of all peers show
-            only the first and the last.
-
-    Yields:
-        Names of files, and SVG.
-    """
-    rivals = [peer for peer in PEERS if peer.name in (OURS, *RIVALS)]
-    for name in ('price', 'throughput', 'waits'):
-        yield f'{name}.svg', _svg(CHARTS[name], rivals, runs)
-    for name, chart in CHARTS.items():
-        yield f'{name}-all.svg', _svg(chart, PEERS, [runs[0], runs[-1]])
-
-
-def _svg(chart: Chart, peers: Sequence[Peer], runs: Sequence[Results]) -> str:
-    panels = {
-        f'{run.about["tag"]}: {title}': marks
-        for run in runs
-        for title, pattern in chart.panels.items()
-        if (marks := _find(run, pattern))
-    }
-    written = io.StringIO()
-    # In the file, to tell if it shows these results.
-    digest = hashlib.sha256(repr(panels).encode()).hexdigest()
-    about = {'Date': None, 'Description': digest}
-    with style.context(STYLE):
-        figure = _figure(chart, peers, panels)
-        figure.savefig(written, format='svg', metadata=about)
-    return written.getvalue()
+def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
+    """Draw all charts: names of files, and SVG."""
+    for name, (unit, places) in CHARTS.items():
+        panels = {
+            run.tag: rows
+            for run in report.newest_first(runs)
+            if run.tag not in report.OLD and (rows := _rows(run, places))
+        }
+        # In the file, to tell if it shows these results.
+        digest = hashlib.sha256(repr(panels).encode()).hexdigest()
+        written = io.StringIO()
+        with style.context(STYLE):
+            _figure(unit, panels).savefig(
+                written,
+                format='svg',
+                metadata={'Date': None, 'Description': digest},
+            )
+        yield f'{name}.svg', written.getvalue()
 
 
-def _find(run: Results, pattern: str) -> dict[str, Cell]:
-    """Get what stands at each mark."""
+def _rows(
+    run: report.Results, places: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Get what each peer has in each row."""
     return {
-        match[1]: cell
-        for place, cell in run.cells().items()
-        if (match := re.fullmatch(pattern, place))
+        place.partition('/')[2]: {
+            peer: run.value(place, peer)
+            for peer in SERIES
+            if peer in run.figures[place]
+        }
+        for place in places
+        if place in run.figures
     }
 
 
 def _figure(
-    chart: Chart, peers: Sequence[Peer], panels: Mapping[str, dict[str, Cell]]
+    unit: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]]
 ) -> Figure:
-    height = len(panels) // 2
-    figure = Figure(figsize=(7, 2 + 1.3 * height), layout='constrained')
-    grid = figure.subplots(height, 2, sharex='col', sharey=True, squeeze=False)
-    for axes, (title, marks) in zip(grid.flat, panels.items()):
-        for peer, marker in zip(peers, MARKERS):
-            values = {
-                mark: cell[peer.name].value
-                for mark, cell in marks.items()
-                if peer.name in cell
-            }
-            if values:
-                axes.plot(
-                    [*values],
-                    [*values.values()],
-                    color=peer.colour,
-                    label=peer.label,
-                    linestyle=chart.line,
-                    marker=marker,
-                    # Ours on top of the others.
-                    linewidth=3 if peer.name == OURS else 1.5,
-                    zorder=3 if peer.name == OURS else 2,
-                )
-        axes.margins(x=0.15)
-        axes.set_title(title)
-        axes.set_yscale('log')
-        axes.yaxis.set_major_formatter('{x:,g}')
-        axes.yaxis.set_minor_locator(NullLocator())
-    figure.supxlabel(chart.unit)
+    """Draw a panel for each Python, under each other."""
+    heights = [REST + ROW * len(rows) for rows in panels.values()]
+    size = WIDTH / 72, (2 * REST + sum(heights)) / 72
+    figure = Figure(figsize=size, layout='constrained')
+    grid = figure.subplots(
+        len(panels), sharex=True, squeeze=False, height_ratios=heights
+    )
+    for axes, (title, rows) in zip(grid.flat, panels.items()):
+        for peer, (colour, marker) in SERIES.items():
+            some = {row: at[peer] for row, at in rows.items() if peer in at}
+            axes.plot(
+                [*some.values()],
+                [[*rows].index(row) for row in some],
+                color=colour,
+                label=peer,
+                linestyle='none',
+                marker=marker,
+            )
+        axes.set_title(f'Python {title}', fontsize='medium')
+        axes.set_xscale('log')
+        axes.xaxis.set_major_formatter('{x:,g}')
+        low, high = axes.get_xlim()
+        subs = (1, 3) if high < 1000 * low else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_yticks(range(len(rows)), [*rows])
+        axes.invert_yaxis()
+        axes.margins(y=0.5 / len(rows))
+    figure.supxlabel(unit, fontsize='medium')
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside upper center', ncols=5)
+    figure.legend(
+        handles[::-1],
+        labels[::-1],
+        loc='outside upper center',
+        ncols=4,
+        columnspacing=1,
+        handletextpad=0.1,
+    )
     return figure

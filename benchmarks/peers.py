@@ -7,13 +7,11 @@ import uuid
 from collections.abc import Callable
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+from typing import NamedTuple
 
 from readerwriterlock.rwlock import RWLockFair
-from readerwriterlock.rwlock import RWLockRead
-from readerwriterlock.rwlock import RWLockWrite
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
@@ -24,34 +22,29 @@ FAIR = 'RWLockFair'
 PROXYSTORE = 'ProxyStore'
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A connector to measure.
+class Peer(NamedTuple):
+    """A connector to measure, and the package that it needs.
 
-    Attributes:
-        name: What tables and charts call it.
-        about: What it is, in a few words.
-        colour: Its colour in charts, legible on white and on black.
-        make: Makes a new, empty connector. Those that are no `LocalConnector`
-            have the same methods, and may lack `len()`.
-        needs: Package that it needs, beyond those of the connector itself.
-        lacks: What ours gives and it does not; it is marked with a *.
+    Those that are no `LocalConnector` have the methods that workloads use.
     """
 
     name: str
     about: str
-    colour: str
     make: Callable[[], Any]
     needs: str = ''
-    lacks: str = ''
-
-    @property
-    def label(self) -> str:
-        """Its name, with a * if it lacks something."""
-        return self.name + '*' * bool(self.lacks)
 
 
-class _LockedDict:
+class _Dict:
+    """What all dicts have here: a configuration, and plain keys."""
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def new_key(self) -> LocalKey:
+        return LocalKey(str(uuid.uuid4()))
+
+
+class _LockedDict(_Dict):
     """A dict behind one lock, or behind one to read and one to write."""
 
     def __init__(
@@ -66,9 +59,6 @@ class _LockedDict:
     def __len__(self) -> int:
         with self._reading:
             return len(self._store)
-
-    def config(self) -> dict[str, Any]:
-        return {}
 
     def evict(self, key: LocalKey) -> None:
         with self._writing:
@@ -85,9 +75,6 @@ class _LockedDict:
     def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | None]:
         with self._reading:
             return [self._store.get(key) for key in keys]
-
-    def new_key(self) -> LocalKey:
-        return LocalKey(str(uuid.uuid4()))
 
     def put(self, obj: bytes) -> LocalKey:
         key = self.new_key()
@@ -106,21 +93,23 @@ class _LockedDict:
             self._store[key] = obj
 
 
-@dataclass(frozen=True)
 class _Held(AbstractContextManager[None]):
     """A lock that is acquired and released by two methods, for `with`."""
 
-    acquire: Callable[[], object]
-    release: Callable[[], object]
+    def __init__(
+        self, acquire: Callable[[], object], release: Callable[[], object]
+    ) -> None:
+        self._acquire = acquire
+        self._release = release
 
     def __enter__(self) -> None:
-        self.acquire()
+        self._acquire()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        self._release()
 
 
-class _AtomicDict:
+class _AtomicDict(_Dict):
     """A `cereggii.AtomicDict`, which is safe in itself."""
 
     def __init__(self) -> None:
@@ -128,9 +117,6 @@ class _AtomicDict:
 
     def __len__(self) -> int:
         return len(self._store)
-
-    def config(self) -> dict[str, Any]:
-        return {}
 
     def evict(self, key: LocalKey) -> None:
         try:
@@ -146,9 +132,6 @@ class _AtomicDict:
 
     def get_batch(self, keys: Iterable[LocalKey]) -> list[bytes | None]:
         return [self._store.get(key) for key in keys]
-
-    def new_key(self) -> LocalKey:
-        return LocalKey(str(uuid.uuid4()))
 
     def put(self, obj: bytes) -> LocalKey:
         key = self.new_key()
@@ -170,11 +153,6 @@ def _with_fasteners() -> _LockedDict:
     )
 
 
-def _with_cereggii() -> _LockedDict:
-    lock = import_module('cereggii.locks').ReadersWriterLock()
-    return _LockedDict(lock.reader(), lock.writer())
-
-
 def _proxystores() -> Any:
     # With its data in its configuration, as it has no len().
     module = import_module('proxystore.connectors.local')
@@ -182,66 +160,35 @@ def _proxystores() -> Any:
 
 
 PEERS = (
-    Peer(OURS, 'this connector, with its own lock', '#e8590c', LocalConnector),
+    Peer(OURS, 'this connector, with its own lock', LocalConnector),
     Peer(
         LOCK,
-        'a dict, each call under one threading.Lock',
-        '#1c7ed6',
+        'a dict, each call under one `threading.Lock`',
         lambda: _LockedDict(threading.Lock()),
     ),
     Peer(
-        'RLock',
-        'a dict, each call under one threading.RLock',
-        '#15aabf',
-        lambda: _LockedDict(threading.RLock()),
-    ),
-    Peer(
         FAIR,
-        'this connector, lock=RWLockFair()',
-        '#2f9e44',
+        'this connector, `lock=RWLockFair()` of readerwriterlock',
         lambda: LocalConnector(lock=RWLockFair()),
     ),
     Peer(
-        'RWLockRead',
-        'this connector, lock=RWLockRead()',
-        '#94a80e',
-        lambda: LocalConnector(lock=RWLockRead()),
-    ),
-    Peer(
-        'RWLockWrite',
-        'this connector, lock=RWLockWrite()',
-        '#a07850',
-        lambda: LocalConnector(lock=RWLockWrite()),
-    ),
-    Peer(
         'fasteners',
-        'a dict under fasteners.ReaderWriterLock',
-        '#9c5fd6',
+        'a dict under `fasteners.ReaderWriterLock`',
         _with_fasteners,
         needs='fasteners',
     ),
     Peer(
-        'cereggii',
-        'a dict under cereggii.locks.ReadersWriterLock',
-        '#e64980',
-        _with_cereggii,
-        needs='cereggii',
-    ),
-    Peer(
         'AtomicDict',
-        'a cereggii.AtomicDict',
-        '#7a8aa0',
+        'a `cereggii.AtomicDict`; its batches are not atomic',
         _AtomicDict,
         needs='cereggii',
-        lacks='Its batches are not atomic.',
     ),
     Peer(
         PROXYSTORE,
-        "ProxyStore's own LocalConnector",
-        '#868686',
+        "ProxyStore's own `LocalConnector`, which takes no lock; its batches "
+        'are not atomic',
         _proxystores,
         needs='proxystore',
-        lacks='It takes no lock, and its batches are not atomic.',
     ),
 )
 
@@ -258,11 +205,3 @@ def is_missing(package: str) -> bool:
 def find_peers() -> list[Peer]:
     """Get the peers that can be measured here, ours first."""
     return [peer for peer in PEERS if not is_missing(peer.needs)]
-
-
-def count(connector: Any) -> int:
-    """Count the objects of any peer's connector."""
-    try:
-        return len(connector)
-    except TypeError:
-        return len(connector.config()['store_dict'])

@@ -7,139 +7,164 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import sys
 from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence
-from importlib import import_module
 from importlib import metadata
+from inspect import getdoc
 from pathlib import Path
-from typing import Any
 from typing import NamedTuple
 
 from benchmarks import FREE_THREADED
-from benchmarks.engine import Effort
-from benchmarks.engine import Measurement
+from benchmarks.engine import Figure
+from benchmarks.engine import Figures
 from benchmarks.peers import FAIR
 from benchmarks.peers import LOCK
 from benchmarks.peers import OURS
 from benchmarks.peers import PEERS
 from benchmarks.peers import PROXYSTORE
+from benchmarks.workloads import Effort
+from benchmarks.workloads import WORKLOADS
 
-RIVALS = (LOCK, FAIR, PROXYSTORE)
-# Faults are counted.
-COUNTED = ('torn', 'owned')
-# What each peer got somewhere.
-Cell = Mapping[str, Measurement]
+NAMES = [peer.name for peer in PEERS]
+# Pythons that tables have no column for.
+OLD = ('3.11', '3.12')
+# Pythons where `with` on a Lock has two speeds.
+TWO_SPEEDS = (*OLD, '3.13')
 
-# What summaries and pages show: labels, and workload/table/column.
-SPEED = {
-    'One thread, ns/call': {
-        'get': 'price/one thread/get',
-        'set': 'price/one thread/set',
-        'evict': 'price/one thread/evict',
-        'put': 'price/one thread/put',
-        'get_batch of 1000': 'price/one thread/get_batch/obj',
-        'put_batch of 1000': 'price/one thread/put_batch/obj',
-    },
-    'Threads, 1000/s': {
-        '8, 0 % writes': 'throughput/8 threads/0 % writes',
-        '8, 10 % writes': 'throughput/8 threads/10 % writes',
-        '8, 100 % writes': 'throughput/8 threads/100 % writes',
-        '32, 10 % writes': 'throughput/32 threads/10 % writes',
-    },
-    'Waits, us': {
-        'read p99, 8 + 1': 'waits/readers + writers: 8 + 1/read p99',
-        'write p99, 8 + 1': 'waits/readers + writers: 8 + 1/write p99',
-        'read max, 8 + 1': 'waits/readers + writers: 8 + 1/read max',
-        'write max, 8 + 1': 'waits/readers + writers: 8 + 1/write max',
-    },
-}
-FAULTS = {
-    'Faults': {
-        'torn in 100,000': 'torn/readers beside put_batch/torn states seen',
-        'deadlocks': 'owned/readers beside finalizers/deadlocks',
-        'lost or left': 'owned/readers beside finalizers/objects lost or left',
-    },
-}
+CALLS = [f'price/{name}' for name in ('get', 'set', 'evict', 'put')]
+BATCHES = [f'batches/{name} of 1,000' for name in ('get_batch', 'put_batch')]
+THREADS = [
+    f'throughput/{threads} threads, {percent} % writes'
+    for threads in (8, 32)
+    for percent in (0, 10, 50, 100)
+]
+STORE = [
+    f'store/{name}'
+    for name in (
+        '1 thread, 1 Store',
+        '8 threads, 1 Store',
+        '8 threads, 8 Stores',
+    )
+]
+WAITS = [
+    f'waits/{mix}: {who} {part}'
+    for part in ('p99', 'longest')
+    for mix in ('8 + 1', '8 + 8')
+    for who in ('read', 'write')
+]
+TORN = 'torn/torn states'
+SCREEN = [*CALLS, *BATCHES, *THREADS[:4], *WAITS[:2], *STORE[::2], TORN]
+
+README = [
+    ('8 threads with a `Store` each', STORE[2], LOCK),
+    ('8 threads with a `Store` each', STORE[2], PROXYSTORE),
+    ('8 threads, 10 % writes', THREADS[1], LOCK),
+    ('`get`', CALLS[0], LOCK),
+    ('`set`', CALLS[1], LOCK),
+    ('`evict`', CALLS[2], LOCK),
+    ('`put`', CALLS[3], LOCK),
+    ('`get`', CALLS[0], PROXYSTORE),
+]
 
 
 class Results(NamedTuple):
-    """All that a run found out.
+    """All that a run found out, and where and how it was measured."""
 
-    Attributes:
-        about: Where and how it was measured. The tag names the Python.
-        skipped: Why peers and workloads were not measured.
-        measurements: What was measured.
-    """
+    about: dict[str, str]
+    figures: Figures
 
-    about: Mapping[str, str]
-    skipped: Sequence[str]
-    measurements: Sequence[Measurement]
+    @property
+    def tag(self) -> str:
+        """The Python, such as 3.14 or 3.13t."""
+        return self.about['tag']
 
     def to_json(self) -> str:
-        """Write everything for programs, as a JSON object."""
+        """Write everything for programs, with a line for each number."""
         text = json.dumps(self._asdict(), allow_nan=False)
-        # A line for each measurement.
-        return text.replace(' [["', ' [\n["').replace('], ["', '],\n["')
+        return text.replace(']}, "', ']},\n"')
 
     @classmethod
     def from_file(cls, path: Path) -> Results:
         """Read what `to_json()` wrote, or raise ValueError or OSError."""
         text = path.read_text(encoding='utf-8')
         try:
-            read: dict[str, Any] = json.loads(text)
-            measurements = [Measurement(*m) for m in read.pop('measurements')]
-            return cls(**read, measurements=measurements)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            about, figures = json.loads(text).values()
+            for peers in figures.values():
+                peers |= {name: Figure(*peers[name]) for name in peers}
+            return cls(about, figures)
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(
                 f'{path} is not a result of python -m benchmarks: {error!r}',
             ) from error
 
-    def cells(self) -> dict[str, dict[str, Measurement]]:
-        """Get what was measured, by workload/table/column and by peer."""
-        found: dict[str, dict[str, Measurement]] = {}
-        for m in self.measurements:
-            place = f'{m.workload}/{m.table}/{m.column}'
-            found.setdefault(place, {})[m.peer] = m
-        return found
+    def to_page(self) -> str:
+        """Write all figures."""
+        about = ', '.join(f'{k}: {v}' for k, v in self.about.items())
+        parts = [f'## {self.about["python"]}', about]
+        for workload, places in _by_workload(self.figures):
+            cases, unit, _ = WORKLOADS[workload]
+            rows = [
+                [_label(place), *(self.spread(place, peer) for peer in NAMES)]
+                for place in places
+            ]
+            parts.append(
+                f'**{workload.capitalize()}**, {unit}: {getdoc(cases)}'
+            )
+            parts.append(_table(['', *NAMES], rows))
+        return '\n\n'.join(parts) + '\n'
+
+    def spread(self, place: str, peer: str) -> str:
+        """Write a figure: the median, the least and the most."""
+        figure = self.figures.get(place, {}).get(peer)
+        return '{} ({}-{})'.format(*map(number, figure)) if figure else '-'
+
+    def value(self, place: str, peer: str) -> float:
+        """Get what a peer is compared by, in most cases the median."""
+        median, least, most = self.figures[place][peer]
+        if place.endswith('longest'):
+            return most
+        if peer == LOCK and self.tag in TWO_SPEEDS:
+            return most if _is_rate(place) else least
+        return median
+
+    def ratio(self, place: str, rival: str, lost: str = ' lost') -> str:
+        """Write how many times better ours is than a rival."""
+        if not {OURS, rival} <= {*self.figures.get(place, {})}:
+            return '-'
+        ratio = self.value(place, OURS) / self.value(place, rival)
+        ratio = ratio if _is_rate(place) else 1 / ratio
+        return number(ratio) + lost * (round(ratio, 2) < 1)
+
+    def comparison(self, place: str, rival: str) -> str:
+        """Write the ratio, and with the longest waits both in milliseconds."""
+        ratio = self.ratio(place, rival)
+        if ratio == '-' or not place.endswith('longest'):
+            return ratio
+        values = (self.value(place, peer) / 1000 for peer in (OURS, rival))
+        return '{} ({} and {} ms)'.format(ratio, *map(number, values))
 
 
 def environment(effort: Effort) -> dict[str, str]:
     """Describe where and how this measures."""
     gil = getattr(sys, '_is_gil_enabled', lambda: True)()
     build = 'free-threaded' if FREE_THREADED else 'default'
-    now = datetime.datetime.now(datetime.UTC)
-    packages = ['proxystore-local', 'readerwriterlock', 'proxystore']
-    packages += ['fasteners', 'cereggii']
+    found = {it.name: it.version for it in metadata.distributions()}
+    packages = 'readerwriterlock', 'proxystore', 'fasteners', 'cereggii'
+    python = f'{platform.python_implementation()} {platform.python_version()}'
     return {
         'tag': '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED,
-        'date': now.isoformat(sep=' ', timespec='seconds'),
-        'python': f'{platform.python_implementation()} '
-        f'{platform.python_version()}',
-        'build': f'{build}, GIL {"on" if gil else "off"}',
+        'python': f'{python} ({build}, GIL {"on" if gil else "off"})',
+        'date': f'{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC',
         'platform': platform.platform(),
         'cpus': str(os.cpu_count()),
-        'packages': ', '.join(f'{p} {_version(p)}' for p in packages),
+        'packages': ', '.join(f'{p} {found.get(p, "-")}' for p in packages),
         'effort': ', '.join(f'{k} {v:,}' for k, v in effort._asdict().items()),
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return '(not installed)'
-
-
-def times_better(cell: Cell, peer: str) -> float:
-    """Compare with a peer: above 1 ours is better, below 1 it is worse."""
-    ratio = cell[OURS].value / cell[peer].value
-    return ratio if cell[OURS].better == 'higher' else 1 / ratio
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Write a number with about three digits."""
     if value >= 100 or not value:
         return f'{value:,.0f}'
@@ -148,168 +173,111 @@ def _number(value: float) -> str:
     return f'{value:.2f}' if value >= 0.1 else f'{value:.2g}'
 
 
-def _against(cell: Cell, peer: str) -> str:
-    """Write how many times better ours is than a peer, or its faults."""
-    if peer not in cell:
-        return '-'
-    if cell[peer].workload in COUNTED:
-        return f'{cell[peer].value:,.0f}'
-    ratio = times_better(cell, peer)
-    # No longer than a column of the summary.
-    text = _number(ratio) if ratio >= 0.1 else f'{ratio:.2f}'
-    return text + ' lost' * (round(ratio, 2) < 1)
-
-
-def _best_other(cell: Cell) -> str:
-    """Get the best of the other rivals that give what ours gives."""
-    names = {p.name for p in PEERS if not p.lacks} - {OURS, *RIVALS}
-    best = max if cell[OURS].better == 'higher' else min
-    others = [m for m in cell.values() if m.peer in names]
-    return best(others, key=lambda m: m.value).peer if others else ''
-
-
 def summary(run: Results) -> str:
     """Write what matters most in lines that fit a screen."""
-    cells = run.cells()
-    rows = [
-        (group, label, cells[place])
-        for group, places in (SPEED | FAULTS).items()
-        for label, place in places.items()
-        if place in cells
-    ] or [
-        # Only workloads that are not among these were measured.
-        (f'{cell[OURS].table}, {cell[OURS].unit}', cell[OURS].column, cell)
-        for cell in cells.values()
-    ]
     lines = [
-        f'{run.about["python"]} ({run.about["build"]}): times better, or lost',
-        _line('', OURS, LOCK, FAIR, 'best other', PROXYSTORE),
+        f'{run.about["python"]}: times better than each (!: worse)',
+        _line('', *NAMES),
     ]
-    for group, some in itertools.groupby(rows, lambda row: row[0]):
-        lines.append(group)
-        for _, label, cell in some:
-            best = _best_other(cell)
-            lock, fair, other, proxystore = (
-                _against(cell, peer) for peer in (LOCK, FAIR, best, PROXYSTORE)
-            )
-            texts = [lock, fair, f'{other} {best}'.strip(), proxystore]
-            ours = _number(cell[OURS].value)
-            lines.append(_line(f' {label}', ours, *texts))
+    # Or else only a workload that is not among these was measured.
+    places = [p for p in SCREEN if p in run.figures] or [*run.figures]
+    for workload, some in _by_workload(places):
+        lines.append(f'{workload}, {WORKLOADS[workload].unit}')
+        for place in some:
+            medians = {
+                peer: number(figure.median)
+                for peer, figure in run.figures[place].items()
+            }
+            others = [
+                medians.get(peer, '-')
+                if place == TORN
+                else run.ratio(place, peer, '!')
+                for peer in NAMES[1:]
+            ]
+            lines.append(_line(_label(place), medians[OURS], *others))
     return '\n'.join(lines)
 
 
 def _line(label: str, *texts: str) -> str:
-    widths = (7, 10, 11, 22, 11)
-    return f'{label:19}' + ''.join(
+    widths = (7, 7, 11, 10, 11, 11)
+    return f'{label[:23]:23}' + ''.join(
         f'{text:>{width}}' for text, width in zip(texts, widths)
     )
 
 
-def full(run: Results) -> str:
-    """Write every cell of a run as a page: a table for each workload."""
-    peers = [p for p in PEERS if p.name in {m.peer for m in run.measurements}]
-    lines = [
-        f'# All figures of {run.about["python"]}',
-        _table(['About', 'this run'], run.about.items()),
-        *run.skipped,
-        'Each cell is: value (times that ours is better; below 1 it is worse).'
-        ' The last column tells how far apart the rounds of ours are: half of '
-        'the middle half of them.',
-    ]
-    heads = ['', 'unit, better', *(peer.label for peer in peers), 'rounds']
-    tables: dict[tuple[str, str], list[list[str]]] = {}
-    for cell in run.cells().values():
-        ours = cell[OURS]
-        row = [ours.column, f'{ours.unit}, {ours.better}']
-        row += [_with_ratio(cell, peer.name) for peer in peers]
-        row += [_spread(ours.rounds)]
-        tables.setdefault((ours.workload, ours.table), []).append(row)
-    for workload, places in itertools.groupby(tables, lambda at: at[0]):
-        text = import_module(f'benchmarks.workloads.{workload}').__doc__
-        lines += [f'## {workload.capitalize()}', str(text).strip()]
-        for place in places:
-            table = _table(heads, tables[place])
-            lines += [f'**{place[1].capitalize()}**', table]
-    return '\n\n'.join(lines) + '\n'
+def _label(place: str) -> str:
+    return place.partition('/')[2]
 
 
-def _with_ratio(cell: Cell, peer: str) -> str:
-    if peer not in cell:
-        return '-'
-    value = _number(cell[peer].value)
-    if peer == OURS or cell[peer].workload in COUNTED:
-        return value
-    return f'{value} ({_number(times_better(cell, peer))})'
+def _by_workload(
+    places: Iterable[str],
+) -> Iterator[tuple[str, Iterator[str]]]:
+    return itertools.groupby(places, lambda place: place.partition('/')[0])
 
 
-def _spread(rounds: Sequence[float]) -> str:
-    """Write half of the distance between quartiles, as part of the median."""
-    if len(rounds) < 2 or not statistics.median(rounds):
-        return '-'
-    low, middle, high = statistics.quantiles(rounds, method='inclusive')
-    return f'+-{(high - low) / 2 / middle:.0%}'
+def _is_rate(place: str) -> bool:
+    """Tell if more is better."""
+    return WORKLOADS[place.partition('/')[0]].unit == 'k/s'
 
 
 def newest_first(runs: Iterable[Results]) -> list[Results]:
-    """Sort runs by their Python, free-threaded builds behind the others.
-
-    Raises ValueError if two are of the same Python.
-    """
-
-    def version(run: Results) -> tuple[bool, str]:
-        return 't' not in run.about['tag'], run.about['tag']
-
-    found = sorted(runs, key=version, reverse=True)
-    tags = [run.about['tag'] for run in found]
-    if len(tags) != len(set(tags)):
-        raise ValueError(
-            f'expected one result of each Python, not of {", ".join(tags)}',
-        )
-    return found
+    """Sort runs by their Python, free-threaded builds behind the others."""
+    return sorted(runs, key=lambda r: ('t' not in r.tag, r.tag), reverse=True)
 
 
-def markdown(runs: Sequence[Results]) -> str:
-    """Write runs of several Pythons side by side, for the documentation.
-
-    Args:
-        runs: The runs, each of another Python.
-
-    Returns:
-        Sections in Markdown that pages include one by one.
-    """
-    where = [
-        [name, *(run.about[name] for run in runs)] for name in runs[0].about
-    ]
-    peers = [[p.label, f'{p.about}. {p.lacks}'] for p in PEERS]
-    sections = {
-        'where': _table(['', *where[0][1:]], where[1:]),
-        'peers': _table(['Name', 'What it is'], peers),
-        'comparisons': _side_by_side(runs, SPEED, RIVALS),
-        'correctness': _side_by_side(runs, FAULTS, (OURS, *RIVALS)),
+def pages(runs: Iterable[Results]) -> dict[str, str]:
+    """Write a page of all figures, and sections that other pages include."""
+    head = '# All figures\n\nMedian of all processes (least-most).\n\n'
+    runs = newest_first(runs)
+    return {
+        'figures.md': head + '\n'.join(run.to_page() for run in runs),
+        'tables.md': '\n'.join(
+            f'<!-- --8<-- [start:{name}] -->\n\n{text}\n\n'
+            f'<!-- --8<-- [end:{name}] -->\n'
+            for name, text in sections(runs).items()
+        ),
     }
-    return '\n\n'.join(
-        f'<!-- --8<-- [start:{name}] -->\n\n{text}\n\n'
-        f'<!-- --8<-- [end:{name}] -->\n'
-        for name, text in sections.items()
-    )
 
 
-def _side_by_side(
-    runs: Sequence[Results],
-    groups: Mapping[str, Mapping[str, str]],
-    peers: Sequence[str],
-) -> str:
-    """Write a column for each Python, each with all peers in one cell."""
-    every = [run.cells() for run in runs]
-    rows = []
-    for group, places in groups.items():
-        for label, place in places.items():
-            row = [f'{group.partition(",")[0]}: {label}']
-            for cells in every:
-                cell = cells.get(place, {})
-                row.append(' / '.join(_against(cell, p) for p in peers))
-            rows.append(row)
-    return _table([' / '.join(peers), *(r.about['tag'] for r in runs)], rows)
+def sections(runs: Sequence[Results]) -> dict[str, str]:
+    """Write what pages include, from runs of several Pythons."""
+    new = [run for run in runs if run.tag not in OLD]
+    old = [run for run in runs if run.tag in OLD]
+    against = {LOCK: '`Lock`', PROXYSTORE: "ProxyStore's"}
+    found = {
+        'readme-speed': [
+            [f'{what}, against {against[rival]}']
+            + [run.ratio(place, rival) for run in new]
+            for what, place, rival in README
+        ],
+        'torn': [
+            [peer, *(run.spread(TORN, peer) for run in new)] for peer in NAMES
+        ],
+        'where': [
+            [name, *(run.about[name] for run in new)] for name in new[0].about
+        ][1:],
+    }
+    rows = [*CALLS, *BATCHES, *THREADS, *STORE, *WAITS]
+    causes = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
+    lines = {}
+    for name, rival in ('lock', LOCK), ('fair', FAIR), ('none', PROXYSTORE):
+        found[name] = [
+            [_label(place)] + [run.comparison(place, rival) for run in new]
+            for place in rows
+        ]
+        found[name].append(['what our longest waits for', *causes])
+        lines[name] = ''.join(
+            f'\n\nOn {run.tag}: '
+            + ', '.join(f'{_label(p)} {run.ratio(p, rival)}' for p in CALLS)
+            + f'; {_label(THREADS[1])} {run.ratio(THREADS[1], rival)}.'
+            for run in old
+        )
+    head = ['', *(run.tag for run in new)]
+    peers = [[peer.name, peer.about] for peer in PEERS]
+    return {'peers': _table(['Name', 'What it is'], peers)} | {
+        name: _table(head, rows) + lines.get(name, '')
+        for name, rows in found.items()
+    }
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -20,23 +19,19 @@ pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
 from benchmarks import command
 from benchmarks import INSTALL
 from benchmarks import report
-from benchmarks.engine import Effort
-from benchmarks.engine import find_cases
-from benchmarks.engine import Measurement
-from benchmarks.peers import find_peers
+from benchmarks.engine import Figure
 from benchmarks.peers import is_missing
 from benchmarks.peers import Peer
 from benchmarks.peers import PEERS
-from benchmarks.report import Results
+from benchmarks.workloads import Effort
 from benchmarks.workloads import WORKLOADS
 from proxystore_local import LocalConnector
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / 'docs' / 'pages' / 'performance'
-STORED = report.newest_first(map(Results.from_file, PAGES.glob('*.json')))
-TINY = Effort(1_000, 1, 1, 1, 0.001, 10, 100, 5, 20)
+STORED = [*map(report.Results.from_file, sorted(PAGES.glob('*.json')))]
 DIGEST = re.compile(r'\b[0-9a-f]{64}\b')
-OPTIONAL = {peer.needs for peer in PEERS if peer.needs}
+TINY = Effort(calls=10, best_of=1, processes=1, seconds=0.001, batches=5)
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -51,45 +46,21 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def error_of(*arguments: str | Path) -> tuple[int, str]:
-    with start(*arguments) as child:
-        _, error = child.communicate(timeout=100)
-    return child.returncode, error
-
-
 def replace_package(
     patch: pytest.MonkeyPatch, folder: Path, package: str, source: str
 ) -> None:
     """Let processes that are started from now on import this package."""
     (folder / f'{package}.py').write_text(source, encoding='utf-8')
-    paths = [str(folder), *sys.path]
-    patch.setenv('PYTHONPATH', os.pathsep.join(filter(None, paths)))
+    patch.setenv(
+        'PYTHONPATH', os.pathsep.join(filter(None, [str(folder), *sys.path]))
+    )
 
 
-@pytest.mark.parametrize('peer', find_peers(), ids=lambda peer: peer.name)
-def test_peer_is_a_connector(peer: Peer) -> None:
-    connector = peer.make()
-    key = connector.put(b'one')
-    assert connector.get(key) == b'one'
-    connector.set(key, b'two')
-    assert connector.get(key) == b'two'
-    missing = connector.new_key()
-    assert not connector.exists(missing)
-    assert connector.get(missing) is None
-    keys = connector.put_batch([b'three', b'four'])
-    assert connector.get_batch([*keys, missing]) == [b'three', b'four', None]
-    assert connector.exists(key)
-    connector.evict(key)
-    connector.evict(key)
-    assert not connector.exists(key)
-    assert not peer.make().exists(keys[0])
-
-
-@pytest.mark.parametrize('hidden', [set(), OPTIONAL], ids=['all', 'few'])
+@pytest.mark.parametrize('hidden', [(), ('cereggii', 'fasteners')])
 @pytest.mark.parametrize('workload', WORKLOADS)
-def test_only(
+def test_workload_runs(
     workload: str,
-    hidden: set[str],
+    hidden: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -100,37 +71,26 @@ def test_only(
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(command, 'QUICK', TINY)
     arguments = ['--quick', '--only', workload, '--output', str(tmp_path)]
-    if is_missing(WORKLOADS[workload]):
+    if is_missing(needed := WORKLOADS[workload].needs):
         with pytest.raises(SystemExit, match='2'):
             command.main(arguments)
-        needs = f'{workload} needs proxystore, which is not installed. '
-        assert capsys.readouterr().err.endswith(f'{needs}{INSTALL}\n')
+        said = f'{workload} needs {needed}, which is not installed. {INSTALL}'
+        assert said in capsys.readouterr().err
         return
     command.main(arguments)
-    printed = capsys.readouterr().out
     (file,) = tmp_path.glob('*.json')
-    page = file.with_suffix('.md')
-    table = page.read_text(encoding='utf-8')
-    results = Results.from_file(file)
-    peers = find_peers()
-    assert {peer.needs for peer in peers}.isdisjoint(hidden)
-    found = {(m.table, m.column, m.peer) for m in results.measurements}
-    # ProxyStore's has no len(), and a peer that deadlocks no second number.
-    assert found >= {
-        (case.table, case.columns[0].name, peer.name)
-        for case in find_cases(workload, TINY)
-        for peer in peers
-        if case.columns[0].name != 'len' or peer.name != 'ProxyStore'
-    }
-    for m in results.measurements:
-        assert 0 <= m.value < math.inf
-        assert f'| {m.column} | {m.unit}' in table
-    assert f'All tables: {page}. Results: {file}.' in printed
-    assert re.search('ours +Lock +RWLockFair +best other', printed)
-    absent = {peer.needs for peer in PEERS if peer not in peers}
-    assert absent >= hidden
-    for package in absent:
-        assert f'{package} is not installed' in printed
+    figures = report.Results.from_file(file).figures
+    names = [
+        name for names, _ in WORKLOADS[workload].cases(TINY) for name in names
+    ]
+    assert [*figures] == [f'{workload}/{name}' for name in names]
+    absent = {peer.name for peer in PEERS if is_missing(peer.needs)}
+    for peers in figures.values():
+        assert {*peers} == {peer.name for peer in PEERS} - absent
+        assert all(0 <= f.least <= f.median <= f.most for f in peers.values())
+    printed = capsys.readouterr().out
+    for name in absent:
+        assert f'{name} is skipped: ' in printed
     assert (INSTALL in printed) == bool(absent)
 
 
@@ -140,7 +100,9 @@ def test_missing_package_is_said_with_the_command(
 ) -> None:
     fault = f'raise ModuleNotFoundError("no {package}")'
     replace_package(monkeypatch, tmp_path, package, fault)
-    assert error_of('--output', tmp_path) == (1, f'no {package}. {INSTALL}\n')
+    with start('--output', tmp_path) as child:
+        _, error = child.communicate(timeout=100)
+    assert (child.returncode, error) == (1, f'no {package}. {INSTALL}\n')
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs POSIX')
@@ -170,39 +132,24 @@ def test_closed_pipe_ends_in_silence() -> None:
         assert child.stderr.read() == ''
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ('--output LICENSE', "File exists: 'LICENSE'"),
-        ('--merge LICENSE', 'LICENSE is not a result of python -m benchmarks'),
-        ('--merge {other}', 'other.json is not a result of python -m '),
-        ('--merge no/such', "No such file or directory: 'no/such'"),
-        ('--merge {old} {old}', 'of each Python, not of 3.13, 3.13'),
-    ],
-)
-def test_wrong_file_is_named_in_one_line(
-    arguments: str, message: str, tmp_path: Path
-) -> None:
-    places = {'other': tmp_path / 'other.json', 'old': PAGES / '3.13.json'}
-    places['other'].write_text('{}')
-    given = [word.format(**places) for word in arguments.split()]
-    code, error = error_of('--output', tmp_path / 'made', *given)
-    assert code == 1
+@pytest.mark.parametrize('file', ['LICENSE', 'no/such'])
+def test_wrong_file_is_named_in_one_line(file: str, tmp_path: Path) -> None:
+    with start('--merge', file, '--output', tmp_path) as child:
+        _, error = child.communicate(timeout=100)
     (line,) = error.splitlines()
-    assert message in line
-    assert [*tmp_path.rglob('*.*')] == [places['other']]
+    assert file in line
+    assert child.returncode == 1
 
 
 class TornConnector(LocalConnector):
-    """A connector whose reader sees half of each batch."""
+    """A connector whose readers see a part of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looked = threading.Event()
 
     def __len__(self) -> int:
-        size = super().__len__()
-        if size:
+        if size := super().__len__():
             self.looked.set()
         return size
 
@@ -213,112 +160,65 @@ class TornConnector(LocalConnector):
 
 
 def test_torn_states_are_seen() -> None:
-    (case,) = find_cases('torn', TINY)
-    interval = sys.getswitchinterval()
-    try:
-        (torn,) = case.run(Peer('torn', '', '', TornConnector))
-        (ours,) = case.run(PEERS[0])
-    finally:
-        sys.setswitchinterval(interval)
+    ((_, run),) = WORKLOADS['torn'].cases(TINY)
+    (torn,) = run(Peer('torn', '', TornConnector))
+    (ours,) = run(PEERS[0])
     assert torn > ours == 0
 
 
-@pytest.mark.skipif(is_missing('proxystore'), reason='needs proxystore')
-def test_deadlock_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = 'import threading\nclass ReaderWriterLock:\n'
-    hang = '    __getattr__ = lambda *_: threading.Event().wait\n'
-    replace_package(monkeypatch, tmp_path, 'fasteners', lock + hang)
-    (case,) = find_cases('owned', TINY)
-    (hangs,) = (peer for peer in PEERS if peer.name == 'fasteners')
-    assert case.run(hangs) == (1,)
-    assert case.run(PEERS[0]) == (0, 0)
-
-
-def test_summary_shows_how_many_times_ours_is_better() -> None:
-    get = 'price', 'one thread', 'get'
-    threads = 'throughput', '8 threads', '10 % writes'
-    measurements = [
-        Measurement(*get, 'ours', 100, 'ns'),
-        Measurement(*get, 'Lock', 50, 'ns'),
-        Measurement(*get, 'RLock', 110, 'ns'),
-        Measurement(*get, 'cereggii', 120, 'ns'),
-        Measurement(*get, 'AtomicDict', 10, 'ns'),
-        Measurement(*threads, 'ours', 30, 'k/s'),
-        Measurement(*threads, 'ProxyStore', 10, 'k/s'),
+def test_ratios_say_how_many_times_ours_is_better() -> None:
+    calls = {'ours': Figure(100, 90, 130), 'Lock': Figure(50, 45, 70)}
+    rates = {'ours': Figure(30, 20, 40), 'Lock': Figure(10, 5, 15)}
+    waits = {'ours': Figure(1e3, 1e3, 2e3), 'Lock': Figure(1e3, 1e3, 1e4)}
+    places = report.CALLS[0], report.THREADS[1], report.WAITS[-1]
+    figures = dict(zip(places, (calls, rates, waits)))
+    new, old = (
+        report.Results({'tag': tag, 'python': tag}, figures)
+        for tag in ('3.14', '3.13')
+    )
+    assert [new.comparison(place, 'Lock') for place in places] == [
+        '0.50 lost',
+        '3.00',
+        '5.00 (2.00 and 10.0 ms)',
     ]
-    about = {'python': 'Python', 'build': 'default'}
-    summary = report.summary(Results(about, [], measurements))
-    assert re.search(r'get +100 +0.50 lost +- +1.10 RLock +-\n', summary)
-    assert re.search(r'8, 10 % writes +30.0 +- +- +- +3.00$', summary)
+    assert new.ratio(places[0], 'ProxyStore') == '-'
+    # A Lock at its faster speed.
+    assert [old.ratio(place, 'Lock') for place in places[:2]] == [
+        '0.45 lost',
+        '2.00',
+    ]
+    summary = report.summary(new)
+    assert re.search(r'get +100 +0.50! +- +- +- +-\n', summary)
+    assert re.search(r'8 threads, 10 % writes +30.0 +3.00 +- ', summary)
 
 
-@pytest.mark.parametrize('results', STORED, ids=lambda r: r.about['tag'])
-def test_summary_fits_a_screen(results: Results) -> None:
-    summary = report.summary(results)
+@pytest.mark.parametrize('run', STORED, ids=lambda run: run.tag)
+def test_summary_fits_a_screen(run: report.Results) -> None:
+    summary = report.summary(run)
     lines = summary.splitlines()
-    # One more says where the tables are.
+    # One more says where the files are.
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
-    # No column runs into the next.
-    assert not re.search(r'\d{4}\.|lost\S', summary)
     assert summary.isascii()
+    assert not re.search(r'\d{4}|[.!]\d*\.', summary.split('\n', 1)[1])
 
 
 def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
-    tags = [run.about['tag'] for run in STORED]
-    assert tags == ['3.15', '3.14', '3.13', '3.13t']
-    files = [str(PAGES / f'{tag}.json') for tag in tags]
+    files = [str(PAGES / f'{run.tag}.json') for run in STORED]
     command.main(['--output', str(tmp_path), '--merge', *files])
     made = {path.name for path in tmp_path.iterdir()}
     beside = {path.name for path in PAGES.iterdir()}
-    assert beside == made | {'charts.md'} | {f'{tag}.json' for tag in tags}
-    for name in sorted(made):
+    assert beside == made | {f'{run.tag}.json' for run in STORED}
+    for name in made:
         new, old = ((p / name).read_text() for p in (tmp_path, PAGES))
         if name.endswith('.svg'):
             # Another matplotlib may draw the same results in another way.
-            new, old = (str(DIGEST.findall(text)) for text in (new, old))
+            new, old = (DIGEST.findall(text)[0] for text in (new, old))
         assert new == old, f'{name} is stale: merge the results again'
-    pages = [PAGES.with_suffix('.md'), PAGES / 'charts.md']
-    text = '\n'.join(page.read_text() for page in pages)
-    shown = re.findall(r'\((?:performance/)?([\w-]+\.svg)\)', text)
-    assert set(shown) == {name for name in made if name.endswith('.svg')}
 
 
-WON, LOST, SAME = (1, math.inf), (0, 1), (0.9, 1.1)
-CALL = 'one thread/(get|set|evict)$'
-
-
-@pytest.mark.parametrize(
-    ('rival', 'what', 'where', 'claim'),
-    [
-        ('RWLockFair', f'{CALL}|/put$|throughput|p99$', '3.1.*', WON),
-        ('RWLockFair', 'get_batch/obj$', '3.1.*', WON),
-        ('RWLockFair', 'put_batch/obj$', '3.1.*', SAME),
-        ('RWLockFair', r'8 \+ 1/.* max$', '3.1.*', LOST),
-        ('Lock', f'{CALL}|throughput/8 ', '3.1([45]|3t)', LOST),
-        ('Lock', f'{CALL}|throughput|p99$', '3.13', WON),
-        ('Lock', r'8 \+ 1/.* p99$', '3.1[45]', LOST),
-        ('Lock', r'8 \+ 1/.* max$', '3.1.*', LOST),
-        ('Lock', '/put$|_batch/obj$', '3.1.*', WON),
-        ('Lock', 'last missing', '3.1.*', LOST),
-        ('RWLockFair', 'last missing', '3.1.*', LOST),
-        ('ProxyStore', f'{CALL}|throughput|p99$', '3.1.', LOST),
-        ('ProxyStore', '/put$|_batch/obj$', '3.1.', WON),
-    ],
-)
-def test_performance_page_claims_what_the_results_show(
-    rival: str, what: str, where: str, claim: tuple[float, float]
-) -> None:
-    low, high = claim
-    ratios = {
-        (run.about['tag'], place): report.times_better(cell, rival)
-        for run in STORED
-        if re.fullmatch(where, run.about['tag'])
-        for place, cell in run.cells().items()
-        if re.search(what, place)
-    }
-    assert ratios
-    stale = {at: x for at, x in ratios.items() if not low <= x <= high}
-    assert not stale, 'the list at the top of performance.md is stale'
+def test_readme_shows_the_results() -> None:
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    shown = text.partition('<!-- speed -->')[2].partition('<!-- /speed -->')[0]
+    section = report.sections(report.newest_first(STORED))['readme-speed']
+    assert shown.strip() == section

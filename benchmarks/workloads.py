@@ -1,0 +1,338 @@
+"""The workloads: what is measured, and how."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import threading
+import time
+import timeit
+import uuid
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
+from functools import cache
+from functools import partial
+from importlib import import_module
+from typing import Any
+from typing import NamedTuple
+
+from benchmarks.peers import Peer
+from proxystore_local import LocalKey
+
+# Seconds after which threads that did not all start give up.
+PATIENCE = 60
+# Threads take turns this often, so that torn states are not rare.
+SWITCH = 1e-6
+
+KEYS = [LocalKey(str(uuid.UUID(int=n, version=4))) for n in range(1024)]
+VALUE = bytes(100)
+OBJECT = list(range(100))
+BATCH = 1000
+
+
+class Effort(NamedTuple):
+    """How much work goes into each measurement.
+
+    Attributes:
+        calls: Calls to time at a stretch. Also bounds what puts store.
+        best_of: Such stretches in one process, of which the best counts.
+        processes: Processes in which to do everything.
+        seconds: Duration of a run of threads. Waits take four times that.
+        batches: Batches of the torn workload.
+    """
+
+    calls: int = 5_000
+    best_of: int = 3
+    processes: int = 12
+    seconds: float = 0.06
+    batches: int = 50
+
+
+QUICK = Effort(calls=1_000, best_of=2, processes=2, seconds=0.01, batches=10)
+
+# Names of numbers, and what finds them out for a peer.
+Case = tuple[Sequence[str], Callable[[Peer], Sequence[float]]]
+
+
+class Workload(NamedTuple):
+    """Cases, with the unit of their numbers and the package they need."""
+
+    cases: Callable[[Effort], Iterator[Case]]
+    unit: str
+    needs: str = ''
+
+
+def price(effort: Effort) -> Iterator[Case]:
+    """A call of one thread, nobody else."""
+    for name, statement in (
+        ('get', 'connector.get(key)'),
+        ('get missing', 'connector.get(missing)'),
+        ('exists', 'connector.exists(key)'),
+        ('set', 'connector.set(key, value)'),
+        ('put', 'connector.put(value)'),
+    ):
+        yield [name], partial(_nanoseconds, statement, effort)
+    evict = 'for k in keys: connector.evict(k)'
+    yield ['evict'], partial(_nanoseconds, evict, effort, batch=BATCH)
+
+
+def batches(effort: Effort) -> Iterator[Case]:
+    """An object of a batch, of one thread."""
+    for size in (1, 10, BATCH, 100_000):
+        for name, values in ('get_batch', 'keys'), ('put_batch', 'values'):
+            statement = f'connector.{name}({values})'
+            run = partial(_nanoseconds, statement, effort, batch=size)
+            yield [f'{name} of {size:,}'], run
+
+
+def _nanoseconds(
+    statement: str, effort: Effort, peer: Peer, *, batch: int = 0
+) -> tuple[float]:
+    """Time a call, or what a batch takes for each of its objects."""
+    keys = [KEYS[n % BATCH] for n in range(batch or BATCH)]
+    once = statement.startswith('for')
+    calls = 1 if once else max(1, effort.calls // (batch or 1))
+    timer = timeit.Timer(
+        statement,
+        # Before each stretch and not timed, so that evict finds its keys.
+        'for k in set(keys): connector.set(k, value)',
+        globals={
+            'connector': peer.make(),
+            'key': KEYS[0],
+            'keys': keys,
+            'missing': KEYS[-1],
+            'value': VALUE,
+            'values': [VALUE] * len(keys),
+        },
+    )
+    # One more, to warm up.
+    _, *times = timer.repeat(1 + effort.best_of, calls)
+    return (min(times) / calls / (batch or 1) * 1e9,)
+
+
+def throughput(effort: Effort) -> Iterator[Case]:
+    """Threads that get and set at random and never pause, all together."""
+
+    def run(threads: int, percent: int, peer: Peer) -> tuple[float]:
+        walk = partial(_walk, _filled(peer))
+        paths = [_path(thread, percent) for thread in range(threads)]
+        return (_rate([(path, walk) for path in paths], effort.seconds),)
+
+    for threads, percent in itertools.product((1, 8, 32), (0, 10, 50, 100)):
+        some = f'{threads} thread{"s" * (threads > 1)}'
+        yield [f'{some}, {percent} % writes'], partial(run, threads, percent)
+
+
+@cache
+def _path(seed: int, percent: int) -> list[list[tuple[bool, Any]]]:
+    """Get chunks of random operations: whether to write, and which key."""
+    rng = random.Random(seed)
+    return [
+        [(rng.random() * 100 < percent, rng.choice(KEYS)) for _ in range(100)]
+        for _ in range(40)
+    ]
+
+
+def _walk(connector: Any, chunk: list[tuple[bool, Any]]) -> int:
+    """Get and set along a part of a path."""
+    value = VALUE
+    for write, key in chunk:
+        if write:
+            connector.set(key, value)
+        else:
+            connector.get(key)
+    return len(chunk)
+
+
+def waits(effort: Effort) -> Iterator[Case]:
+    """Readers + writers that never pause, each call timed."""
+
+    def run(readers: int, writers: int, peer: Peer) -> list[float]:
+        connector = _filled(peer)
+        times: tuple[list[int], list[int]] = [], []
+        read = KEYS, partial(_time, times[0], connector.get)
+        write = KEYS, partial(_time, times[1], connector.set, VALUE)
+        # One thread among nine has to wait for its turn of the GIL.
+        _rate([read] * readers + [write] * writers, 4 * effort.seconds)
+        return [
+            sorted(some)[int(part * (len(some) - 1))] / 1000
+            for some in times
+            for part in (0.5, 0.99, 1)
+        ]
+
+    for readers, writers in ((8, 1), (8, 8)):
+        names = [
+            f'{readers} + {writers}: {who} {part}'
+            for who in ('read', 'write')
+            for part in ('median', 'p99', 'longest')
+        ]
+        yield names, partial(run, readers, writers)
+
+
+def _time(times: list[int], operation: Callable[..., Any], *given: Any) -> int:
+    """Do one operation on a key, the last argument, and note its time."""
+    *value, key = given
+    before = time.perf_counter_ns()
+    operation(key, *value)
+    times.append(time.perf_counter_ns() - before)
+    return 1
+
+
+def store(effort: Effort) -> Iterator[Case]:
+    """ProxyStore's Store without a cache: nine gets, a put and an evict.
+
+    The objects are lists of 100 numbers. To deserialize one computes, and also
+    waits for 1 ms where that is said.
+    """
+
+    def run(threads: int, stores: int, load: Any, peer: Peer) -> tuple[float]:
+        new = import_module('proxystore.store').Store
+        options = {'cache_size': 0, 'deserializer': load}
+        connector = peer.make()
+        made = [new(f'{n}', connector, **options) for n in range(stores)]
+        keys = [made[0].put(OBJECT) for _ in range(64)]
+        chunks = [keys[start : start + 9] for start in range(len(keys) - 9)]
+        users = made * (threads // stores)
+        tasks = [(chunks, partial(_use, user)) for user in users]
+        return (_rate(tasks, effort.seconds),)
+
+    for load, wait_too in ((None, ''), (_wait_and_load, ', 1 ms')):
+        for name, threads, stores in (
+            ('1 thread, 1 Store', 1, 1),
+            ('8 threads, 1 Store', 8, 1),
+            ('8 threads, 8 Stores', 8, 8),
+        ):
+            yield [name + wait_too], partial(run, threads, stores, load)
+
+
+def _wait_and_load(data: bytes) -> Any:
+    time.sleep(0.001)
+    return import_module('proxystore.serialize').deserialize(data)
+
+
+def _use(used: Any, keys: Sequence[Any]) -> int:
+    """Get some objects, put one and evict it."""
+    for key in keys:
+        used.get(key)
+    used.evict(used.put(OBJECT))
+    return len(keys) + 1
+
+
+def torn(effort: Effort) -> Iterator[Case]:
+    """Readers that count the objects while another thread puts batches.
+
+    They must see none of a batch or all of it.
+    """
+
+    def run(peer: Peer) -> tuple[float]:
+        # A new connector for each batch: it is empty or holds the batch.
+        latest = [peer.make()]
+
+        def write(stop: threading.Event) -> list[int]:
+            for connector in (peer.make() for _ in range(effort.batches)):
+                latest[0] = connector
+                connector.put_batch([VALUE] * BATCH)
+            return []
+
+        def read(stop: threading.Event) -> list[int]:
+            seen = [_count(latest[0])]
+            while not stop.is_set():
+                seen.append(_count(latest[0]))
+            return seen
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
+        try:
+            seen = [*itertools.chain(*_run_together([write] + [read] * 4))]
+        finally:
+            sys.setswitchinterval(interval)
+        states = sum(number not in {0, BATCH} for number in seen)
+        return (states / len(seen) * 100_000,)
+
+    yield ['torn states'], run
+
+
+def _count(connector: Any) -> int:
+    """Count the objects of any peer's connector."""
+    try:
+        return len(connector)
+    except TypeError:
+        return len(connector.config()['store_dict'])
+
+
+WORKLOADS = {
+    'price': Workload(price, 'ns'),
+    'batches': Workload(batches, 'ns'),
+    'throughput': Workload(throughput, 'k/s'),
+    'waits': Workload(waits, 'us'),
+    'store': Workload(store, 'k/s', needs='proxystore'),
+    'torn': Workload(torn, 'in 100,000'),
+}
+
+
+def _filled(peer: Peer) -> Any:
+    """Make a connector that holds a value for each of KEYS."""
+    connector = peer.make()
+    for key in KEYS:
+        connector.set(key, VALUE)
+    return connector
+
+
+def _run_together(
+    workers: Sequence[Callable[[threading.Event], Any]],
+    seconds: float | None = None,
+) -> list[Any]:
+    """Run each worker in a thread of its own, and get what they return.
+
+    They start together. The event tells them to stop after some seconds, or as
+    soon as one returns or fails.
+    """
+    ready = threading.Barrier(len(workers) + 1)
+    stop = threading.Event()
+
+    def start(worker: Callable[[threading.Event], Any]) -> Any:
+        ready.wait(PATIENCE)
+        return worker(stop)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        futures = [pool.submit(start, worker) for worker in workers]
+        try:
+            ready.wait(PATIENCE)
+            wait(futures, seconds, FIRST_COMPLETED)
+        finally:
+            stop.set()
+    return [future.result() for future in futures]
+
+
+def _rate(
+    tasks: Iterable[tuple[Sequence[Any], Callable[[Any], int]]], seconds: float
+) -> float:
+    """Get how many thousand operations a second threads do together.
+
+    A task is for a thread: chunks of work, and what does a chunk and returns
+    the number of its operations. A thread does at least one chunk.
+    """
+    workers = [partial(_keep_on, *task) for task in tasks]
+    # The times are the workers' own: where threads compete for the
+    # interpreter, the main thread wakes up late.
+    begins, ends, operations = zip(*_run_together(workers, seconds))
+    return float(sum(operations) / (max(ends) - min(begins)) * 1e6)
+
+
+def _keep_on(
+    chunks: Sequence[Any], do: Callable[[Any], int], stop: threading.Event
+) -> tuple[int, int, int]:
+    """Work until told to stop: get when it began and ended, and how much."""
+    operations = 0
+    begin = time.perf_counter_ns()
+    for chunk in itertools.cycle(chunks):
+        operations += do(chunk)
+        if stop.is_set():
+            break
+    return begin, time.perf_counter_ns(), operations

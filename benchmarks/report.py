@@ -266,12 +266,17 @@ def sections(runs: Sequence[Results]) -> dict[str, str]:
             for place in rows
         ]
         found[name].append(['what our longest waits for', *causes])
-        lines[name] = ''.join(
-            f'\n\nOn {run.tag}: '
-            + ', '.join(f'{_label(p)} {run.ratio(p, rival)}' for p in CALLS)
-            + f'; {_label(THREADS[1])} {run.ratio(THREADS[1], rival)}.'
-            for run in old
-        )
+        if old:
+            lines[name] = (
+                f'\n\nOn {" and ".join(run.tag for run in old)}: '
+                + (
+                    ', '.join(
+                        f'{_label(place)} '
+                        + ' and '.join(run.ratio(place, rival) for run in old)
+                        for place in (*CALLS, THREADS[1])
+                    )
+                )
+            )
     head = ['', *(run.tag for run in new)]
     peers = [[peer.name, peer.about] for peer in PEERS]
     return {'peers': _table(['Name', 'What it is'], peers)} | {

@@ -25,17 +25,17 @@ def test_the_default_lock_survives() -> None:
     code, printed = soak(3, 'default', patience=60)
     assert code == 0, printed
     for fault in FAULTS:
-        assert f'"{fault}"' in printed, printed
+        assert f"'{fault}'" in printed, printed
     # Not even a finalizer or a weakref callback had anything to complain of.
     assert 'ignored' not in printed, printed
 
 
-def test_another_lock_does_not_survive() -> None:
+def test_a_lock_of_another_package_does_not_survive() -> None:
     code, printed = soak(2, 'RWLockFair', patience=2)
     assert code != 0, printed
 
 
-def test_it_fails_without_a_lock() -> None:
+def test_without_a_lock_contents_are_wrong() -> None:
     # It ends with the first thing that is wrong.
     code, printed = soak(20, 'NoLock', patience=20)
     assert code != 0, printed

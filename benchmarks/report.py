@@ -257,29 +257,24 @@ def sections(runs: Sequence[Results]) -> dict[str, str]:
             [name, *(run.about[name] for run in new)] for name in new[0].about
         ][1:],
     }
-    rows = [*CALLS, *BATCHES, *THREADS, *STORE, *WAITS]
-    causes = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
     lines = {}
     for name, rival in ('lock', LOCK), ('fair', FAIR), ('none', PROXYSTORE):
         found[name] = [
             [_label(place)] + [run.comparison(place, rival) for run in new]
-            for place in rows
+            for place in (*CALLS, *BATCHES, *THREADS, *STORE, *WAITS)
         ]
+        causes = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
         found[name].append(['what our longest waits for', *causes])
-        if old:
-            lines[name] = (
-                f'\n\nOn {" and ".join(run.tag for run in old)}: '
-                + (
-                    ', '.join(
-                        f'{_label(place)} '
-                        + ' and '.join(run.ratio(place, rival) for run in old)
-                        for place in (*CALLS, THREADS[1])
-                    )
-                )
-            )
+        ratios = [
+            f'{_label(place)} '
+            + ' and '.join(run.ratio(place, rival) for run in old)
+            for place in (*CALLS, THREADS[1])
+        ]
+        tags = ' and '.join(run.tag for run in old)
+        lines[name] = f'\n\nOn {tags}: {", ".join(ratios)}.' if old else ''
     head = ['', *(run.tag for run in new)]
-    peers = [[peer.name, peer.about] for peer in PEERS]
-    return {'peers': _table(['Name', 'What it is'], peers)} | {
+    about = [[peer.name, peer.about] for peer in PEERS]
+    return {'peers': _table(['Name', 'What it is'], about)} | {
         name: _table(head, rows) + lines.get(name, '')
         for name, rows in found.items()
     }

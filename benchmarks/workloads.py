@@ -10,10 +10,9 @@ import time
 import timeit
 import uuid
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import FIRST_EXCEPTION
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
 from functools import cache
@@ -155,16 +154,20 @@ def waits(effort: Effort) -> Iterator[Case]:
 
     def run(readers: int, writers: int, peer: Peer) -> list[float]:
         connector = _filled(peer)
-        times: tuple[list[int], list[int]] = [], []
-        read = KEYS, partial(_time, times[0], connector.get)
-        write = KEYS, partial(_time, times[1], connector.set, VALUE)
-        # One thread among nine has to wait for its turn of the GIL.
-        _rate([read] * readers + [write] * writers, 4 * effort.seconds)
-        return [
-            sorted(some)[int(part * (len(some) - 1))] / 1000
-            for some in times
-            for part in (0.5, 0.99, 1)
+        reads: list[list[int]] = [[] for _ in range(readers)]
+        writes: list[list[int]] = [[] for _ in range(writers)]
+        read = [partial(_time, times, connector.get, ()) for times in reads]
+        write = [
+            partial(_time, times, connector.set, (VALUE,)) for times in writes
         ]
+        # One thread among nine has to wait for its turn of the GIL.
+        _rate([(KEYS, do) for do in read + write], 4 * effort.seconds)
+        found = []
+        for group in (reads, writes):
+            times = sorted(itertools.chain(*group))
+            last = len(times) - 1
+            found += [times[int(part * last)] for part in (0.5, 0.99, 1)]
+        return [nanoseconds / 1000 for nanoseconds in found]
 
     for readers, writers in ((8, 1), (8, 8)):
         names = [
@@ -175,9 +178,10 @@ def waits(effort: Effort) -> Iterator[Case]:
         yield names, partial(run, readers, writers)
 
 
-def _time(times: list[int], operation: Callable[..., Any], *given: Any) -> int:
-    """Do one operation on a key, the last argument, and note its time."""
-    *value, key = given
+def _time(
+    times: list[int], operation: Callable[..., Any], value: Any, key: Any
+) -> int:
+    """Do one operation, and note how long it took."""
     before = time.perf_counter_ns()
     operation(key, *value)
     times.append(time.perf_counter_ns() - before)
@@ -233,14 +237,9 @@ def torn(effort: Effort) -> Iterator[Case]:
     def run(peer: Peer) -> tuple[float]:
         # A new connector for each batch: it is empty or holds the batch.
         latest = [peer.make()]
+        stop = threading.Event()
 
-        def write(stop: threading.Event) -> list[int]:
-            for connector in (peer.make() for _ in range(effort.batches)):
-                latest[0] = connector
-                connector.put_batch([VALUE] * BATCH)
-            return []
-
-        def read(stop: threading.Event) -> list[int]:
+        def read() -> list[int]:
             seen = [_count(latest[0])]
             while not stop.is_set():
                 seen.append(_count(latest[0]))
@@ -248,10 +247,16 @@ def torn(effort: Effort) -> Iterator[Case]:
 
         interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH)
-        try:
-            seen = [*itertools.chain(*_run_together([write] + [read] * 4))]
-        finally:
-            sys.setswitchinterval(interval)
+        with ThreadPoolExecutor(4) as pool:
+            readers = [pool.submit(read) for _ in range(4)]
+            try:
+                for _ in range(effort.batches):
+                    latest[0] = peer.make()
+                    latest[0].put_batch([VALUE] * BATCH)
+            finally:
+                stop.set()
+                sys.setswitchinterval(interval)
+        seen = [number for reader in readers for number in reader.result()]
         states = sum(number not in {0, BATCH} for number in seen)
         return (states / len(seen) * 100_000,)
 
@@ -284,55 +289,37 @@ def _filled(peer: Peer) -> Any:
     return connector
 
 
-def _run_together(
-    workers: Sequence[Callable[[threading.Event], Any]],
-    seconds: float | None = None,
-) -> list[Any]:
-    """Run each worker in a thread of its own, and get what they return.
-
-    They start together. The event tells them to stop after some seconds, or as
-    soon as one returns or fails.
-    """
-    ready = threading.Barrier(len(workers) + 1)
-    stop = threading.Event()
-
-    def start(worker: Callable[[threading.Event], Any]) -> Any:
-        ready.wait(PATIENCE)
-        return worker(stop)
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        futures = [pool.submit(start, worker) for worker in workers]
-        try:
-            ready.wait(PATIENCE)
-            wait(futures, seconds, FIRST_COMPLETED)
-        finally:
-            stop.set()
-    return [future.result() for future in futures]
-
-
 def _rate(
-    tasks: Iterable[tuple[Sequence[Any], Callable[[Any], int]]], seconds: float
+    tasks: Sequence[tuple[Sequence[Any], Callable[[Any], int]]], seconds: float
 ) -> float:
     """Get how many thousand operations a second threads do together.
 
     A task is for a thread: chunks of work, and what does a chunk and returns
     the number of its operations. A thread does at least one chunk.
     """
-    workers = [partial(_keep_on, *task) for task in tasks]
+    ready = threading.Barrier(len(tasks) + 1)
+    stop = threading.Event()
+
+    def keep_on(
+        chunks: Sequence[Any], do: Callable[[Any], int]
+    ) -> tuple[int, int, int]:
+        operations = 0
+        ready.wait(PATIENCE)
+        begin = time.perf_counter_ns()
+        for chunk in itertools.cycle(chunks):
+            operations += do(chunk)
+            if stop.is_set():
+                break
+        return begin, time.perf_counter_ns(), operations
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        futures = [pool.submit(keep_on, *task) for task in tasks]
+        try:
+            ready.wait(PATIENCE)
+            wait(futures, seconds, FIRST_EXCEPTION)
+        finally:
+            stop.set()
     # The times are the workers' own: where threads compete for the
     # interpreter, the main thread wakes up late.
-    begins, ends, operations = zip(*_run_together(workers, seconds))
+    begins, ends, operations = zip(*(future.result() for future in futures))
     return float(sum(operations) / (max(ends) - min(begins)) * 1e6)
-
-
-def _keep_on(
-    chunks: Sequence[Any], do: Callable[[Any], int], stop: threading.Event
-) -> tuple[int, int, int]:
-    """Work until told to stop: get when it began and ended, and how much."""
-    operations = 0
-    begin = time.perf_counter_ns()
-    for chunk in itertools.cycle(chunks):
-        operations += do(chunk)
-        if stop.is_set():
-            break
-    return begin, time.perf_counter_ns(), operations

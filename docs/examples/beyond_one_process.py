@@ -55,7 +55,6 @@ COUNT = max(2, min(4, os.cpu_count() or 1))
 SMALL = 32_000
 
 
-# --8<-- [start:work]
 def fetch(store: Store[Any], key: Any) -> Any:
     """Get an object that has to be there."""
     value = store.get(key)
@@ -124,7 +123,6 @@ def compress_files(
     return packed, shared, left
 
 
-# --8<-- [end:work]
 # --8<-- [start:connectors]
 def make_connector(kind: str, port: int) -> Any:
     """Make the connector, which decides where the objects are."""

@@ -102,7 +102,7 @@ def test_programs_are_typed(
 
 
 def test_readme_has_the_two_commands_of_ci() -> None:
-    # .ci/run takes them from there.
+    # CI takes them from there.
     commands = [
         command
         for block in blocks(README, 'sh').values()

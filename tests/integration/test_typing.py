@@ -1,5 +1,7 @@
 """ProxyStore's protocols are met, at run time and for type checkers."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
 from __future__ import annotations
 
 from typing import Any
@@ -68,9 +70,9 @@ if TYPE_CHECKING:
     local.evict(key)
     options: dict[str, Any] = local.config()
 
-    local.put('text')  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    local.get('text')  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    LocalConnector({}, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    local.put('text')  # type: ignore[arg-type]
+    local.get('text')  # type: ignore[arg-type]
+    LocalConnector({}, True)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize('protocol', ['Connector', 'DeferrableConnector'])

@@ -21,9 +21,12 @@ EXAMPLES = ROOT / 'docs' / 'examples'
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / 'sub').mkdir()
+    (tmp_path / 'site-packages').mkdir()
     (tmp_path / 'a.py').write_text('spam = größe(spam)\n', encoding='utf-8')
     (tmp_path / 'b.py').write_bytes(b'SPAM_1 = b"\xff" # not UTF-8')
     (tmp_path / 'sub' / 'empty.py').write_bytes(b'')
+    (tmp_path / 'notes.txt').write_bytes(b'spam')
+    (tmp_path / 'site-packages' / 'c.py').write_bytes(b'spam')
     return tmp_path
 
 

@@ -31,7 +31,7 @@ def test_the_default_lock_survives() -> None:
 
 
 def test_a_lock_of_another_package_does_not_survive() -> None:
-    code, printed = soak(2, 'RWLockFair', patience=2)
+    code, printed = soak(1, 'RWLockFair', patience=2)
     assert code != 0, printed
 
 

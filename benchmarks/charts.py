@@ -121,7 +121,7 @@ def _figure(
             )
         axes.set_title(f'Python {title}', fontsize='medium')
         axes.set_xscale('log')
-        axes.xaxis.set_major_formatter('{x:,g}')
+        axes.xaxis.set_major_formatter('{x:,.7g}')
         low, high = axes.get_xlim()
         subs = (1, 3) if high < 1000 * low else (1,)
         axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5))

@@ -83,6 +83,7 @@ class Results(NamedTuple):
     def to_json(self) -> str:
         """Write everything for programs, with a line for each number."""
         text = json.dumps(self._asdict(), allow_nan=False)
+        text = text.replace('"figures": {', '"figures": {\n')
         return text.replace(']}, "', ']},\n"')
 
     @classmethod
@@ -159,7 +160,9 @@ def environment(effort: Effort) -> dict[str, str]:
         'date': f'{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC',
         'platform': platform.platform(),
         'cpus': str(os.cpu_count()),
-        'packages': ', '.join(f'{p} {found.get(p, "-")}' for p in packages),
+        'packages': ', '.join(
+            f'{p} {found.get(p, "(none)")}' for p in packages
+        ),
         'effort': ', '.join(f'{k} {v:,}' for k, v in effort._asdict().items()),
     }
 

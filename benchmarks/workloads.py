@@ -42,13 +42,14 @@ class Effort(NamedTuple):
         calls: Calls to time at a stretch. Also bounds what puts store.
         best_of: Such stretches in one process, of which the best counts.
         processes: Processes in which to do everything.
-        seconds: Duration of a run of threads. Waits take four times that.
+        seconds: Duration of a run of threads. Waits and Stores take four times
+            that: one thread among nine has to wait for its turn of the GIL.
         batches: Batches of the torn workload.
     """
 
     calls: int = 5_000
     best_of: int = 3
-    processes: int = 12
+    processes: int = 10
     seconds: float = 0.06
     batches: int = 50
 
@@ -95,6 +96,7 @@ def _nanoseconds(
 ) -> tuple[float]:
     """Time a call, or what a batch takes for each of its objects."""
     keys = [KEYS[n % BATCH] for n in range(batch or BATCH)]
+    # Nothing can be evicted twice.
     once = statement.startswith('for')
     calls = 1 if once else max(1, effort.calls // (batch or 1))
     timer = timeit.Timer(
@@ -160,7 +162,6 @@ def waits(effort: Effort) -> Iterator[Case]:
         write = [
             partial(_time, times, connector.set, (VALUE,)) for times in writes
         ]
-        # One thread among nine has to wait for its turn of the GIL.
         _rate([(KEYS, do) for do in read + write], 4 * effort.seconds)
         found = []
         for group in (reads, writes):
@@ -204,7 +205,7 @@ def store(effort: Effort) -> Iterator[Case]:
         chunks = [keys[start : start + 9] for start in range(len(keys) - 9)]
         users = made * (threads // stores)
         tasks = [(chunks, partial(_use, user)) for user in users]
-        return (_rate(tasks, effort.seconds),)
+        return (_rate(tasks, 4 * effort.seconds),)
 
     for load, wait_too in ((None, ''), (_wait_and_load, ', 1 ms')):
         for name, threads, stores in (

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         '--quick',
         action='store_true',
         help='Measure in less than a minute, with noisier numbers, '
-        'instead of about seven.',
+        'instead of about five.',
     )
     parser.add_argument(
         '--only',

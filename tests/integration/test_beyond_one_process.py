@@ -62,7 +62,6 @@ def port(tmp_path: Path) -> Iterator[int]:
     [
         '--connector local',
         '--connector multi',
-        '--connector redis',
         '--connector redis --workers processes',
         '--connector redis --workers dask',
     ],

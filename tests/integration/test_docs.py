@@ -19,6 +19,8 @@ DOCUMENTS = [README, *sorted((ROOT / 'docs' / 'pages').glob('*.md'))]
 TEXTS = {path: path.read_text(encoding='utf-8') for path in DOCUMENTS}
 ALL = '\n'.join(TEXTS.values())
 
+TOML = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
+
 BLOCK = re.compile(
     r'^(?P<indent> *)```(?P<language>\w+| { \.python }$)[^\n]*\n'
     r'(?P<body>.*?)^(?P=indent)```$',
@@ -82,22 +84,29 @@ def test_program_runs_on_a_task_framework(
 
 @pytest.mark.parametrize('version', ['3.11', '3.15'])
 @pytest.mark.parametrize(
-    ('checker', 'options'),
+    ('checker', 'options', 'files'),
     [
-        ('mypy', '--scripts-are-modules --python-version'),
-        ('pyright', f'--pythonpath {sys.executable} --pythonversion'),
+        ('mypy', '--scripts-are-modules --python-version', 'files'),
+        (
+            'pyright',
+            f'--pythonpath {sys.executable} --pythonversion',
+            'include',
+        ),
     ],
+    ids=['mypy', 'pyright'],
 )
-def test_programs_are_typed(
-    tmp_path: Path, checker: str, options: str, version: str
+def test_code_and_programs_are_typed(
+    tmp_path: Path, checker: str, options: str, files: str, version: str
 ) -> None:
     pytest.importorskip(checker)
     for case in PROGRAMS:
         program = str(case.values[1])
         (tmp_path / f'{case.id}.py').write_text(program, encoding='utf-8')
-    files = [str(path) for path in tmp_path.glob('*.py')]
-    # Both take their configuration from pyproject.toml.
-    code, printed = run_apart('-m', checker, *options.split(), version, *files)
+    programs = map(str, tmp_path.glob('*.py'))
+    code, printed = run_apart(
+        *('-m', checker, *options.split(), version),
+        *(*TOML['tool'][checker][files], *programs),
+    )
     assert code == 0, printed
 
 
@@ -119,8 +128,7 @@ def test_what_is_named_exists() -> None:
     files = re.findall(r'\b(?:benchmarks|docs|src|tests)/[\w./-]+\.\w+', ALL)
     assert [name for name in files if not (ROOT / name).exists()] == []
 
-    toml = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
-    extras = tomllib.loads(toml)['project']['optional-dependencies']
+    extras = TOML['project']['optional-dependencies']
     assert set(re.findall(r"'\.\[(\w+)\]'", ALL)) <= {*extras}
 
     tox = configparser.ConfigParser(interpolation=None)

@@ -1,8 +1,7 @@
 """Benchmarks of this connector and its rivals.
 
 The command line (`command`) lets the `engine` put all `peers` through the
-`workloads`, which measure with `timing`. What came out, `report` and `charts`
-show.
+`workloads`. What came out, `report` and `charts` show.
 """
 
 from __future__ import annotations

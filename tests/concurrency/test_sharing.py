@@ -118,7 +118,9 @@ every_lock = pytest.mark.parametrize('lock', LOCKS)
 
 @every_lock
 @pytest.mark.parametrize('check', EXCLUDING + SHARING)
-def test_holds_with_each_lock(check: Callable[[LockMaker], None], lock: str) -> None:
+def test_holds_with_each_lock(
+    check: Callable[[LockMaker], None], lock: str
+) -> None:
     check(LOCKS[lock])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from os import urandom
 from typing import NamedTuple
 
@@ -23,15 +24,16 @@ class LocalKey(NamedTuple):
 # random, but for the 4 that is its version, and the first of its variant.
 _BYTES = 16
 _VARIANT = dict(zip('0123456789abcdef', '89ab' * 4))
+# Makes a LocalKey as LocalKey() does, without Python code.
+_new = tuple.__new__
 
 
 def mint() -> LocalKey:
     """Mint a key, whose id is a random (version 4) UUID."""
-    # In less than half the time of str(uuid.uuid4()).
-    x = urandom(_BYTES).hex()
-    return LocalKey(
-        f'{x[:8]}-{x[8:12]}-4{x[13:16]}-{_VARIANT[x[16]]}{x[17:20]}-{x[20:]}',
-    )
+    # In a third of the time of LocalKey(str(uuid.uuid4())). The dashes that
+    # hex() makes, after 8 digits and before the last 12, are those of the id.
+    x = urandom(_BYTES).hex('-', 6)
+    return _new(LocalKey, (f'{x[:13]}-4{x[14:17]}-{_VARIANT[x[17]]}{x[18:]}',))
 
 
 _LINE = b'xxxxxxxx-xxxx-4xxx-Vxxx-xxxxxxxxxxxx\n'
@@ -42,14 +44,14 @@ _TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
 
 def mint_batch(count: int) -> list[LocalKey]:
     """Mint so many keys."""
-    if count < 10:
+    if count < 20:
         return [mint() for _ in range(count)]
     # One call for all the random bytes, and one for each column of the text,
-    # in place of a dozen for each key: three times as fast.
+    # in place of several for each key: half the time.
     digits = urandom(_BYTES * count).hex().encode()
     text = bytearray(_LINE * count)
     for index, column in enumerate(_COLUMNS):
         text[column :: len(_LINE)] = digits[index :: 2 * _BYTES]
     variants = text[_V_COLUMN :: len(_LINE)]
     text[_V_COLUMN :: len(_LINE)] = variants.translate(_TO_VARIANT)
-    return list(map(LocalKey, text.decode().split()))
+    return list(map(_new, repeat(LocalKey), zip(text.decode().split())))

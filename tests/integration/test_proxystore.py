@@ -19,7 +19,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +28,6 @@ pytest.importorskip(
     reason='proxystore cannot be installed on this Python',
 )
 
-from proxystore.connectors.file import FileConnector
 from proxystore.connectors.multi import MultiConnector
 from proxystore.connectors.multi import Policy
 from proxystore.proxy import ProxyResolveError
@@ -52,7 +50,6 @@ from proxystore.utils.config import loads
 
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
-from tests.support.processes import run_apart
 from tests.support.scenes import start
 
 with warnings.catch_warnings():
@@ -301,31 +298,3 @@ def test_a_store_holds_its_lock_as_it_deserializes() -> None:
 
     store: Store[Any] = Store(next(names), LocalConnector())
     assert store.get(store.put('value'), deserializer=deserialize) is False
-
-
-def test_a_multi_connector_elsewhere_reaches_its_others(
-    tmp_path: Path,
-) -> None:
-    multi = MultiConnector(
-        {
-            'small': (LocalConnector(), Policy(max_size_bytes=10)),
-            'large': (FileConnector(str(tmp_path)), Policy()),
-        },
-    )
-    keys = multi.put_batch([b'small', b'large' * 10])
-    program = """if True:
-        import pickle, sys, warnings
-        from proxystore.connectors.multi import MultiConnector
-
-        config, keys = pickle.loads(bytes.fromhex(sys.argv[1]))
-        with warnings.catch_warnings(record=True, action='always') as caught:
-            print(MultiConnector.from_config(config).get_batch(keys))
-        for warning in caught:
-            print(warning.category.__name__, str(warning.message)[:20])
-    """
-    text = pickle.dumps((multi.config(), keys)).hex()
-    assert run_apart('-c', program, text) == (
-        0,
-        f'{[None, b"large" * 10]}\nRuntimeWarning the data of store_id\n',
-    )
-    multi.close()

@@ -46,8 +46,8 @@ class LocalConnector:
             configuration, and so in pickles and copies. Meant for testing.
         lock: Lock of `readerwriterlock.rwlock`, such as `RWLockFair()`. These
             can deadlock with finalizers and signal handlers: see
-            `docs/pages/choosing-a-lock.md`. If not specified, the lock that
-            the data already has, or else the connector's own.
+            [which lock](choosing-a-lock.md#which-lock). If not specified, the
+            lock that the data already has, or else the connector's own.
         store_id: Identifier of data, from the configuration of another
             connector, to use that data and its lock. If no connector in this
             interpreter has it, a new empty dict is used, with a

@@ -12,7 +12,6 @@ from proxystore_local.guarded import Call
 from proxystore_local.guarded import GuardedDict
 from proxystore_local.guarded import T
 
-# The locks that a connector takes.
 RWLock: TypeAlias = (
     rwlock.RWLockFair
     | rwlock.RWLockFairD
@@ -21,6 +20,7 @@ RWLock: TypeAlias = (
     | rwlock.RWLockWrite
     | rwlock.RWLockWriteD
 )
+"""A lock that a connector takes in place of its own."""
 
 
 class RWLockedDict(GuardedDict):

@@ -63,7 +63,6 @@ README = [
     ('8 threads, 10 % writes', THREADS[1], LOCK),
     ('`get`', CALLS[0], LOCK),
     ('`set`', CALLS[1], LOCK),
-    ('`evict`', CALLS[2], LOCK),
     ('`put`', CALLS[3], LOCK),
     ('`get`', CALLS[0], PROXYSTORE),
 ]
@@ -130,13 +129,13 @@ class Results(NamedTuple):
             return most if _is_rate(place) else least
         return median
 
-    def ratio(self, place: str, rival: str, lost: str = ' lost') -> str:
-        """Write how many times better ours is than a rival."""
+    def ratio(self, place: str, rival: str, lost: str = '**{}**') -> str:
+        """Write how many times better ours is than a rival, or worse."""
         if not {OURS, rival} <= {*self.figures.get(place, {})}:
             return '-'
         ratio = self.value(place, OURS) / self.value(place, rival)
         ratio = ratio if _is_rate(place) else 1 / ratio
-        return number(ratio) + lost * (round(ratio, 2) < 1)
+        return (lost if round(ratio, 2) < 1 else '{}').format(number(ratio))
 
     def comparison(self, place: str, rival: str) -> str:
         """Write the ratio, and with the longest waits both in milliseconds."""
@@ -194,7 +193,7 @@ def summary(run: Results) -> str:
             others = [
                 medians.get(peer, '-')
                 if place == TORN
-                else run.ratio(place, peer, '!')
+                else run.ratio(place, peer, '{}!')
                 for peer in NAMES[1:]
             ]
             lines.append(_line(_label(place), medians[OURS], *others))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import weakref
 from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
+from functools import partial
+from itertools import repeat
+from itertools import starmap
 
 from proxystore_local.guarded import GuardedDict
 
@@ -28,10 +31,10 @@ def register(made: GuardedDict) -> GuardedDict:
 
 def _first(name: int | str, made: GuardedDict) -> GuardedDict:
     """Get what is registered under a name, or register this."""
-
-    def remove(_: object) -> None:
-        _remove_dead_weakref(_entries, name)
-
+    # Called with the weak reference, which next() takes as its default. It is
+    # in C, as CPython only prints what a signal handler raises in a callback.
+    run = starmap(_remove_dead_weakref, repeat((_entries, name)))
+    remove = partial(next, run)
     entry = weakref.ref(made, remove)
     while (found := _entries.setdefault(name, entry)()) is None:
         remove(entry)

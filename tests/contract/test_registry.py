@@ -8,6 +8,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from operator import call
 from typing import Any
 
@@ -145,6 +146,32 @@ def test_another_is_made_at_every_point_of_making_one(keep: bool) -> None:
     for point in itertools.count(2):
         if not make_at(point):
             break
+
+
+@pytest.mark.parametrize('made_of', ['dict', 'configuration', 'nothing'])
+def test_an_exception_at_every_point_of_making_one_is_raised(
+    made_of: str,
+) -> None:
+    """What is raised as something dies, CPython only prints."""
+    store: dict[LocalKey, bytes] = {}
+    first = LocalConnector(store)
+    makers: dict[str, Callable[[], LocalConnector]] = {
+        'dict': partial(LocalConnector, store),
+        'configuration': partial(LocalConnector, **first.config()),
+        'nothing': LocalConnector,  # Its data dies as it is dropped.
+    }
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        try:
+            found = at_point(point, interrupt, makers[made_of])
+        except KeyboardInterrupt:
+            continue
+        assert not found, 'was swallowed'
+        break
+    assert point > 5
 
 
 @pytest.mark.usefixtures('tiny_switch_interval')

@@ -69,9 +69,9 @@ def check(program: Program, make_lock: LockMaker) -> None:
 
 
 def check_dense_programs(make_lock: LockMaker) -> None:
-    """Four threads do four operations each, on two keys, 200 times."""
+    """Four threads do four operations each, on two keys, 100 times."""
     draw = random.Random(0)
-    for _ in range(200):
+    for _ in range(100):
         program = [
             [
                 Step(draw.choice([*OPERATIONS]), draw.randrange(2))

@@ -298,7 +298,7 @@ def run(scenario: str) -> None:
 def test_comes_to_its_end(scenario: Callable[[], None]) -> None:
     name = scenario.__name__
     # How an interpreter exits is a matter of luck.
-    for _ in range(20 if 'exit' in name else 1):
+    for _ in range(10 if 'exit' in name else 1):
         code, printed = run_apart(
             *('-W', 'ignore:This process', '-c'),
             f'import tests.faults.test_finalizers as it; it.run("{name}")',

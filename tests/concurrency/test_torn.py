@@ -21,6 +21,7 @@ from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 from proxystore_local import seqlocked
 from tests.support.locks import HidesWritesThatAreOver
+from tests.support.locks import LetsTwoWritersIn
 from tests.support.locks import PATIENCE
 from tests.support.operations import A
 from tests.support.operations import B
@@ -140,15 +141,18 @@ def test_without_the_second_look_it_is(kind: Any) -> None:
 def one_at_a_time(lock: Any, total: int) -> int:
     """Let threads count, each time they have taken the stamp away."""
     counts = [0]
+    barrier = threading.Barrier(THREADS)
 
     def work() -> None:
         left = total // THREADS
+        barrier.wait(PATIENCE)
         while left:
             try:
                 del lock.stamp
             except AttributeError:
                 continue
             count = counts[0]
+            abs(count)  # With a GIL, another thread may go on here.
             counts[0] = count + 1
             lock.stamp = count
             left -= 1
@@ -165,3 +169,9 @@ def test_one_thread_at_a_time_can_delete_the_stamp(look_at: Any) -> None:
     lock = seqlocked.Seqlock()
     look_at(lock)
     assert one_at_a_time(lock, TOTAL) == TOTAL
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures('tiny_switch_interval')
+def test_two_threads_at_a_time_are_noticed() -> None:
+    assert one_at_a_time(LetsTwoWritersIn(), TOTAL) < TOTAL

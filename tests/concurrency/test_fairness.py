@@ -38,12 +38,7 @@ def test_an_operation_waits_for_none_that_has_ended(
 
 def read_disturbed(scene: Scene, *hooks: Callable[[], object]) -> None:
     """Read, and call the first hook in the middle; then the next, if again."""
-    calls = iter(hooks)
-
-    def hook() -> None:
-        next(calls, bool)()
-
-    key = hooked(A, hook)
+    key = hooked(A, once(*hooks))
     assert scene.connector.get(key) == CONTENTS[A]
 
 

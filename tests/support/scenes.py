@@ -82,9 +82,9 @@ def freed(key: LocalKey, hook: Hook) -> FreedKey:
     return made
 
 
-def once(hook: Hook) -> Hook:
-    """Call a hook the first time only."""
-    calls = iter([hook])
+def once(*hooks: Hook) -> Hook:
+    """Call a hook the first time only; or one hook each time, in order."""
+    calls = iter(hooks)
 
     def call() -> None:
         next(calls, bool)()

@@ -397,7 +397,7 @@ class LocalConnector:
         return True
 
     def __repr__(self) -> str:
-        # A debugger may ask for it while the lock is held.
+        # Without the lock: a debugger may ask for it while that is held.
         lock = self._data.rwlock
         return (
             f'<{type(self).__name__} at {id(self):#x}: '

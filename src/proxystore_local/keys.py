@@ -23,7 +23,8 @@ class LocalKey(NamedTuple):
 # A version-4 UUID is 32 hexadecimal digits, see RFC 9562, section 5.4: all are
 # random, but for the 4 that is its version, and the first of its variant.
 _BYTES = 16
-_VARIANT = dict(zip('0123456789abcdef', '89ab' * 4))
+_DIGITS, _VARIANTS = '0123456789abcdef', '89ab' * 4
+_VARIANT = dict(zip(_DIGITS, _VARIANTS))
 # Makes a LocalKey as LocalKey() does, without Python code.
 _new = tuple.__new__
 
@@ -39,7 +40,7 @@ def mint() -> LocalKey:
 _LINE = b'xxxxxxxx-xxxx-4xxx-Vxxx-xxxxxxxxxxxx\n'
 _COLUMNS = [column for column, form in enumerate(_LINE) if form in b'xV']
 _V_COLUMN = _LINE.index(b'V')
-_TO_VARIANT = bytes.maketrans(b'0123456789abcdef', b'89ab' * 4)
+_TO_VARIANT = bytes.maketrans(_DIGITS.encode(), _VARIANTS.encode())
 
 
 def mint_batch(count: int) -> list[LocalKey]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
+import socket
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -63,23 +66,53 @@ def test_program_of_documentation_runs(
     assert expected in ['', *map(textwrap.dedent, comments)]
 
 
+def run_on(workers: str, folder: Path, port: int = 6379) -> None:
+    """Run the program of a page with the last part for some workers."""
+    pytest.importorskip('proxystore')
+    page = ROOT / 'docs' / 'pages' / 'beyond.md'
+    (program,) = blocks(page, 'python').values()
+    parts = blocks(page, ' { .python }').values()
+    (last,) = (part for part in parts if workers in part)
+    first, check = program.split('with (')[0], program.splitlines()[-1]
+    file = folder / 'program.py'
+    file.write_text(
+        # Where Parsl writes its log.
+        f'import os\nos.chdir({str(folder)!r})\n'
+        f'{first}{last.replace("6379", str(port))}\n'
+        f"if __name__ == '__main__':\n    {check}\n",
+    )
+    code, printed = run_apart(str(file))
+    assert code == 0, printed
+
+
 @pytest.mark.parametrize('framework', ['distributed', 'parsl'])
 def test_program_runs_on_a_task_framework(
     framework: str, tmp_path: Path
 ) -> None:
     pytest.importorskip(framework)
-    pytest.importorskip('proxystore')
-    page = ROOT / 'docs' / 'pages' / 'beyond.md'
-    (program,) = blocks(page, 'python').values()
-    parts = blocks(page, ' { .python }').values()
-    (last,) = (part for part in parts if part.startswith(f'from {framework}'))
-    # Parsl writes its log where it is run.
-    move = f'import os\nos.chdir({str(tmp_path)!r})\n'
-    check = 'assert totals == expected and totals is not expected\n'
-    file = tmp_path / 'program.py'
-    file.write_text(f'{move}{program}expected = totals\n{last}{check}')
-    code, printed = run_apart(str(file))
-    assert code == 0, printed
+    run_on(framework, tmp_path)
+
+
+def test_program_runs_on_processes_with_redis(tmp_path: Path) -> None:
+    redis = pytest.importorskip('redis')
+    server = shutil.which('redis-server')
+    if server is None:
+        pytest.skip('no redis-server is installed')
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [server, '--bind', '127.0.0.1', '--port', str(port), '--save', ''],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any('Ready to accept' in line for line in process.stdout)
+            run_on('RedisConnector', tmp_path, port)
+            with redis.Redis('127.0.0.1', port) as client:
+                assert client.dbsize() == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize('version', ['3.11', '3.15'])
@@ -108,20 +141,6 @@ def test_code_and_programs_are_typed(
         *(*TOML['tool'][checker][files], *programs),
     )
     assert code == 0, printed
-
-
-def test_readme_has_the_two_commands_of_ci() -> None:
-    # CI takes them from there.
-    commands = [
-        command
-        for block in blocks(README, 'sh').values()
-        for command in block.splitlines()
-        if command.startswith('python3 -m venv ')
-    ]
-    assert [command.split('/')[-1] for command in commands] == [
-        'word_count.py',
-        'tox',
-    ]
 
 
 def test_what_is_named_exists() -> None:

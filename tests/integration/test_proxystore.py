@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import gc
 import itertools
-import operator
 import pickle
 import queue
-import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import pytest
@@ -36,11 +32,8 @@ from proxystore.store import get_store
 from proxystore.store import Store
 from proxystore.store import unregister_store
 from proxystore.store.config import StoreConfig
-from proxystore.store.executor import ProxyAlways
-from proxystore.store.executor import StoreExecutor
 from proxystore.store.lifetimes import ContextLifetime
 from proxystore.store.lifetimes import LeaseLifetime
-from proxystore.store.ref import borrow
 from proxystore.store.ref import clone
 from proxystore.store.ref import into_owned
 from proxystore.store.ref import mut_borrow
@@ -50,7 +43,6 @@ from proxystore.utils.config import loads
 
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
-from tests.support.scenes import start
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # "Streaming is an experimental feature"
@@ -100,30 +92,11 @@ def key_and_configuration(made: Any, connector: LocalConnector) -> None:
     assert store.get(key, default='missing') == 'missing'
 
 
-@made_by(lambda store: proxies(store, 'a', 'b'))
+@made_by(lambda store: proxies(store, 'a', 'b', evict=True))
 def proxies_that_are_sent(made: Any, connector: LocalConnector) -> None:
+    assert len(connector) == 2
     assert [str(proxy) for proxy in sent(made)] == ['a', 'b']
-
-
-@made_by(lambda store: proxies(store, 'value', evict=True))
-def evicting_proxy(made: Any, connector: LocalConnector) -> None:
-    assert len(connector) == 1
-    assert made == ['value']
     assert len(connector) == 0
-
-
-@made_by(lambda store: proxies(store, *range(8)))
-def proxies_for_many_threads(made: Any, connector: LocalConnector) -> None:
-    barrier = threading.Barrier(len(made))
-
-    def work(text: bytes) -> Any:
-        barrier.wait(PATIENCE)
-        return 0 + pickle.loads(text)
-
-    with ThreadPoolExecutor(len(made)) as pool:
-        texts = [pickle.dumps(proxy) for proxy in made]
-        assert [*pool.map(work, texts)] == [*range(8)]
-    assert len(connector) == 8
 
 
 @made_by(lambda store: store.future(polling_timeout=PATIENCE))
@@ -136,30 +109,21 @@ def future(made: Any, connector: LocalConnector) -> None:
     assert made.result() == proxy == 'value'
 
 
-@made_by(lambda store: [store.owned_proxy(number) for number in range(100)])
-def owned_proxies_in_a_cycle(made: Any, connector: LocalConnector) -> None:
-    assert len(connector) == 100
-    made.append(made)
-    del made
-    gc.collect()
-    assert len(connector) == 0
-
-
 @made_by(lambda store: proxies(store, [1]))
-def borrowing(made: Any, connector: LocalConnector) -> None:
+def owned_and_borrowed_proxies(made: Any, connector: LocalConnector) -> None:
     made[0] = into_owned(made[0])
-    borrowed = borrow(made[0])
-    assert borrowed == [1]
-    del borrowed
     changed = mut_borrow(made[0])
     changed.append(2)
     update(changed)
     del changed
     made.append(clone(made[0]))
     assert len(connector) == 2
+    # What is sent owns its object as well, and evicts it.
     assert sent(made.pop()) == [1, 2]
-    made.clear()
-    # The sent clone owned its object, and is gone as well.
+    assert len(connector) == 1
+    made.append(made)
+    made = None
+    gc.collect()
     assert len(connector) == 0
 
 
@@ -195,16 +159,6 @@ def stream(made: Any, connector: LocalConnector) -> None:
     assert len(connector) == 1
     consumer = StreamConsumer[str](QueueSubscriber(made))
     assert [*map(str, consumer)] == ['value']
-    assert len(connector) == 0
-
-
-@made_by(lambda it: StoreExecutor(ThreadPoolExecutor(1), it, ProxyAlways()))
-def executor(made: Any, connector: LocalConnector) -> None:
-    with made:
-        result = made.submit(operator.add, 'val', 'ue').result(PATIENCE)
-        assert result == 'value'
-        assert len(connector) == 1
-        del result
     assert len(connector) == 0
 
 
@@ -287,14 +241,3 @@ def test_a_multi_connector_finds_all_its_data() -> None:
     rebuilt = MultiConnector.from_config(multi.config())
     assert rebuilt.get_batch(keys) == objs
     assert rebuilt.config() == multi.config()
-
-
-def test_a_store_holds_its_lock_as_it_deserializes() -> None:
-    """Not a wish of ours: it is why threads should have a Store each."""
-
-    def deserialize(_: Any) -> bool:
-        # In another thread, as the lock is reentrant.
-        return start(partial(store._lock.acquire, False)).result(PATIENCE)
-
-    store: Store[Any] = Store(next(names), LocalConnector())
-    assert store.get(store.put('value'), deserializer=deserialize) is False

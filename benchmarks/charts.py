@@ -14,10 +14,6 @@ from matplotlib.ticker import LogLocator
 from matplotlib.ticker import NullLocator
 
 from benchmarks import report
-from benchmarks.peers import FAIR
-from benchmarks.peers import LOCK
-from benchmarks.peers import OURS
-from benchmarks.peers import PROXYSTORE
 
 STYLE = (
     'seaborn-v0_8-whitegrid',
@@ -40,10 +36,10 @@ STYLE = (
 )
 # Legible on white and on black.
 SERIES = {
-    PROXYSTORE: ('#868686', 'D'),
-    FAIR: ('#2f9e44', '^'),
-    LOCK: ('#1c7ed6', 's'),
-    OURS: ('#e8590c', 'o'),
+    'ProxyStore': ('#868686', 'D'),
+    'RWLockFair': ('#2f9e44', '^'),
+    'Lock': ('#1c7ed6', 's'),
+    'ours': ('#e8590c', 'o'),
 }
 # In points.
 WIDTH, ROW, REST = 350, 20, 46
@@ -68,7 +64,7 @@ def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
     for name, (unit, places) in CHARTS.items():
         panels = {
             run.tag: rows
-            for run in report.newest_first(runs)
+            for run in runs
             if run.tag not in report.OLD and (rows := _rows(run, places))
         }
         # In the file, to tell if it shows these results.

@@ -10,23 +10,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.peers import find_peers
+from benchmarks.peers import is_missing
+from benchmarks.peers import PEERS
 from benchmarks.workloads import Effort
 from benchmarks.workloads import WORKLOADS
 
-
-class Figure(NamedTuple):
-    """What came out for a peer in all processes."""
-
-    median: float
-    least: float
-    most: float
-
-
+# The median of all processes, the least and the most.
+Figure = Sequence[float]
 # By 'workload/name of the number', and by the name of the peer.
 Figures = dict[str, dict[str, Figure]]
 
@@ -55,12 +48,12 @@ def measure(effort: Effort, workloads: Sequence[str]) -> Figures:
 def _figure(values: Sequence[float]) -> Figure:
     """Summarize in four digits; noise has more."""
     found = statistics.median(values), min(values), max(values)
-    return Figure(*(float(f'{value:.4g}') for value in found))
+    return [float(f'{value:.4g}') for value in found]
 
 
 def _in_child(effort: Effort, workload: str, turn: int) -> Any:
-    """Get what `run_cases` prints in a process of its own."""
-    program = 'from benchmarks.engine import run_cases; run_cases()'
+    """Get what `measure_peers` prints in a process of its own."""
+    program = 'from benchmarks.engine import measure_peers; measure_peers()'
     asked = json.dumps([effort, workload, turn])
     child = subprocess.run(
         [sys.executable, '-c', program, asked],
@@ -72,16 +65,20 @@ def _in_child(effort: Effort, workload: str, turn: int) -> Any:
     return json.loads(child.stdout)
 
 
-def run_cases() -> None:
-    """Run the cases of a turn, and print what came out of each."""
+def measure_peers() -> None:
+    """Put the peers through a workload, and print what came out of each."""
     effort, workload, turn = json.loads(sys.argv[1])
-    peers = find_peers()
+    peers = [name for name in PEERS if not is_missing(PEERS[name].needs)]
+    # Not always the same peer comes first.
+    first = turn % len(peers)
+    peers = peers[first:] + peers[:first]
+    runs = [
+        WORKLOADS[workload].measure(Effort(*effort), PEERS[peer].make)
+        for peer in peers
+    ]
     found = []
-    cases = WORKLOADS[workload].cases(Effort(*effort))
-    for number, (names, run) in enumerate(cases):
-        # Not always the same peer comes first.
-        first = (turn + number) % len(peers)
-        for peer in peers[first:] + peers[:first]:
-            values = zip(names, run(peer))
-            found += [(name, peer.name, value) for name, value in values]
+    # Peers take turns: each measures its first number, then its second.
+    for numbers in zip(*runs):
+        for peer, (name, value) in zip(peers, numbers):
+            found.append((name, peer, value))
     print(json.dumps(found))

@@ -16,26 +16,20 @@ from readerwriterlock.rwlock import RWLockFair
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
 
-OURS = 'ours'
-LOCK = 'Lock'
-FAIR = 'RWLockFair'
-PROXYSTORE = 'ProxyStore'
-
 
 class Peer(NamedTuple):
-    """A connector to measure, and the package that it needs.
+    """What it is, what makes a connector of it, and the package it needs.
 
-    Those that are no `LocalConnector` have the methods that workloads use.
+    Connectors other than a `LocalConnector` have what workloads use.
     """
 
-    name: str
     about: str
     make: Callable[[], Any]
-    needs: str = ''
+    needs: str = 'proxystore_local'
 
 
 class _Dict:
-    """What all dicts have here: a configuration, and plain keys."""
+    """Keys as ProxyStore's, and a configuration, as a `Store` logs it."""
 
     def config(self) -> dict[str, Any]:
         return {}
@@ -159,49 +153,39 @@ def _proxystores() -> Any:
     return module.LocalConnector(include_data_in_config=True)
 
 
-PEERS = (
-    Peer(OURS, 'this connector, with its own lock', LocalConnector),
-    Peer(
-        LOCK,
+PEERS = {
+    'ours': Peer('this connector, with its own lock', LocalConnector),
+    'Lock': Peer(
         'a dict, each call under one `threading.Lock`',
         lambda: _LockedDict(threading.Lock()),
     ),
-    Peer(
-        FAIR,
+    'RWLockFair': Peer(
         'this connector, `lock=RWLockFair()` of readerwriterlock',
         lambda: LocalConnector(lock=RWLockFair()),
     ),
-    Peer(
-        'fasteners',
+    'fasteners': Peer(
         'a dict under `fasteners.ReaderWriterLock`',
         _with_fasteners,
         needs='fasteners',
     ),
-    Peer(
-        'AtomicDict',
+    'AtomicDict': Peer(
         'a `cereggii.AtomicDict`; its batches are not atomic',
         _AtomicDict,
         needs='cereggii',
     ),
-    Peer(
-        PROXYSTORE,
+    'ProxyStore': Peer(
         "ProxyStore's own `LocalConnector`, which takes no lock; its batches "
         'are not atomic',
         _proxystores,
         needs='proxystore',
     ),
-)
+}
 
 
 def is_missing(package: str) -> bool:
-    """Tell if a package is needed that cannot be imported."""
+    """Tell if a package cannot be imported."""
     try:
-        import_module(package or __name__)
+        import_module(package)
     except ImportError:
         return True
     return False
-
-
-def find_peers() -> list[Peer]:
-    """Get the peers that can be measured here, ours first."""
-    return [peer for peer in PEERS if not is_missing(peer.needs)]

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -16,18 +17,11 @@ from inspect import getdoc
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import FREE_THREADED
-from benchmarks.engine import Figure
 from benchmarks.engine import Figures
-from benchmarks.peers import FAIR
-from benchmarks.peers import LOCK
-from benchmarks.peers import OURS
 from benchmarks.peers import PEERS
-from benchmarks.peers import PROXYSTORE
 from benchmarks.workloads import Effort
 from benchmarks.workloads import WORKLOADS
 
-NAMES = [peer.name for peer in PEERS]
 # Pythons that tables have no column for.
 OLD = ('3.11', '3.12')
 # Pythons where `with` on a Lock has two speeds.
@@ -41,12 +35,9 @@ THREADS = [
     for percent in (0, 10, 50, 100)
 ]
 STORE = [
-    f'store/{name}'
-    for name in (
-        '1 thread, 1 Store',
-        '8 threads, 1 Store',
-        '8 threads, 8 Stores',
-    )
+    'store/1 thread, 1 Store',
+    'store/8 threads, 1 Store',
+    'store/8 threads, 8 Stores',
 ]
 WAITS = [
     f'waits/{mix}: {who} {part}'
@@ -58,13 +49,13 @@ TORN = 'torn/torn states'
 SCREEN = [*CALLS, *BATCHES, *THREADS[:4], *WAITS[:2], *STORE[::2], TORN]
 
 README = [
-    ('8 threads with a `Store` each', STORE[2], LOCK),
-    ('8 threads with a `Store` each', STORE[2], PROXYSTORE),
-    ('8 threads, 10 % writes', THREADS[1], LOCK),
-    ('`get`', CALLS[0], LOCK),
-    ('`set`', CALLS[1], LOCK),
-    ('`put`', CALLS[3], LOCK),
-    ('`get`', CALLS[0], PROXYSTORE),
+    ('8 threads with a `Store` each', STORE[2], 'Lock'),
+    ('8 threads with a `Store` each', STORE[2], 'ProxyStore'),
+    ('8 threads, 10 % writes', THREADS[1], 'Lock'),
+    ('`get`', CALLS[0], 'Lock'),
+    ('`set`', CALLS[1], 'Lock'),
+    ('`put`', CALLS[3], 'Lock'),
+    ('`get`', CALLS[0], 'ProxyStore'),
 ]
 
 
@@ -81,38 +72,24 @@ class Results(NamedTuple):
 
     def to_json(self) -> str:
         """Write everything for programs, with a line for each number."""
-        text = json.dumps(self._asdict(), allow_nan=False)
+        text = json.dumps(self._asdict())
         text = text.replace('"figures": {', '"figures": {\n')
         return text.replace(']}, "', ']},\n"')
-
-    @classmethod
-    def from_file(cls, path: Path) -> Results:
-        """Read what `to_json()` wrote, or raise ValueError or OSError."""
-        text = path.read_text(encoding='utf-8')
-        try:
-            about, figures = json.loads(text).values()
-            for peers in figures.values():
-                peers |= {name: Figure(*peers[name]) for name in peers}
-            return cls(about, figures)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(
-                f'{path} is not a result of python -m benchmarks: {error!r}',
-            ) from error
 
     def to_page(self) -> str:
         """Write all figures."""
         about = ', '.join(f'{k}: {v}' for k, v in self.about.items())
         parts = [f'## {self.about["python"]}', about]
         for workload, places in _by_workload(self.figures):
-            cases, unit, _ = WORKLOADS[workload]
+            measure, unit, _ = WORKLOADS[workload]
             rows = [
-                [_label(place), *(self.spread(place, peer) for peer in NAMES)]
+                [_label(place), *(self.spread(place, peer) for peer in PEERS)]
                 for place in places
             ]
-            parts.append(
-                f'**{workload.capitalize()}**, {unit}: {getdoc(cases)}'
-            )
-            parts.append(_table(['', *NAMES], rows))
+            parts += [
+                f'**{workload.capitalize()}**, {unit}: {getdoc(measure)}',
+                _table(['', *PEERS], rows),
+            ]
         return '\n\n'.join(parts) + '\n'
 
     def spread(self, place: str, peer: str) -> str:
@@ -125,15 +102,15 @@ class Results(NamedTuple):
         median, least, most = self.figures[place][peer]
         if place.endswith('longest'):
             return most
-        if peer == LOCK and self.tag in TWO_SPEEDS:
+        if peer == 'Lock' and self.tag in TWO_SPEEDS:
             return most if _is_rate(place) else least
         return median
 
     def ratio(self, place: str, rival: str, lost: str = '**{}**') -> str:
         """Write how many times better ours is than a rival, or worse."""
-        if not {OURS, rival} <= {*self.figures.get(place, {})}:
+        if rival not in self.figures.get(place, {}):
             return '-'
-        ratio = self.value(place, OURS) / self.value(place, rival)
+        ratio = self.value(place, 'ours') / self.value(place, rival)
         ratio = ratio if _is_rate(place) else 1 / ratio
         return (lost if round(ratio, 2) < 1 else '{}').format(number(ratio))
 
@@ -142,19 +119,26 @@ class Results(NamedTuple):
         ratio = self.ratio(place, rival)
         if ratio == '-' or not place.endswith('longest'):
             return ratio
-        values = (self.value(place, peer) / 1000 for peer in (OURS, rival))
+        values = (self.value(place, peer) / 1000 for peer in ('ours', rival))
         return '{} ({} and {} ms)'.format(ratio, *map(number, values))
+
+
+def read(files: Iterable[Path]) -> list[Results]:
+    """Read results, of the newest Python first, free-threaded builds last."""
+    found = [Results(**json.loads(file.read_bytes())) for file in files]
+    return sorted(found, key=lambda r: ('t' not in r.tag, r.tag), reverse=True)
 
 
 def environment(effort: Effort) -> dict[str, str]:
     """Describe where and how this measures."""
     gil = getattr(sys, '_is_gil_enabled', lambda: True)()
-    build = 'free-threaded' if FREE_THREADED else 'default'
+    free_threaded = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+    build = 'free-threaded' if free_threaded else 'default'
     found = {it.name: it.version for it in metadata.distributions()}
     packages = 'readerwriterlock', 'proxystore', 'fasteners', 'cereggii'
     python = f'{platform.python_implementation()} {platform.python_version()}'
     return {
-        'tag': '{}.{}'.format(*sys.version_info) + 't' * FREE_THREADED,
+        'tag': '{}.{}'.format(*sys.version_info) + 't' * free_threaded,
         'python': f'{python} ({build}, GIL {"on" if gil else "off"})',
         'date': f'{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC',
         'platform': platform.platform(),
@@ -179,28 +163,24 @@ def summary(run: Results) -> str:
     """Write what matters most in lines that fit a screen."""
     lines = [
         f'{run.about["python"]}: times better than each (!: worse)',
-        _line('', *NAMES),
+        _line('', PEERS),
     ]
-    # Or else only a workload that is not among these was measured.
-    places = [p for p in SCREEN if p in run.figures] or [*run.figures]
+    places = [place for place in SCREEN if place in run.figures]
     for workload, some in _by_workload(places):
         lines.append(f'{workload}, {WORKLOADS[workload].unit}')
         for place in some:
-            medians = {
-                peer: number(figure.median)
-                for peer, figure in run.figures[place].items()
-            }
-            others = [
-                medians.get(peer, '-')
-                if place == TORN
+            peers = run.figures[place]
+            texts = [number(peers['ours'][0])] + [
+                number(peers[peer][0])
+                if place == TORN and peer in peers
                 else run.ratio(place, peer, '{}!')
-                for peer in NAMES[1:]
+                for peer in [*PEERS][1:]
             ]
-            lines.append(_line(_label(place), medians[OURS], *others))
+            lines.append(_line(_label(place), texts))
     return '\n'.join(lines)
 
 
-def _line(label: str, *texts: str) -> str:
+def _line(label: str, texts: Iterable[str]) -> str:
     widths = (7, 7, 11, 10, 11, 11)
     return f'{label[:23]:23}' + ''.join(
         f'{text:>{width}}' for text, width in zip(texts, widths)
@@ -222,15 +202,9 @@ def _is_rate(place: str) -> bool:
     return WORKLOADS[place.partition('/')[0]].unit == 'k/s'
 
 
-def newest_first(runs: Iterable[Results]) -> list[Results]:
-    """Sort runs by their Python, free-threaded builds behind the others."""
-    return sorted(runs, key=lambda r: ('t' not in r.tag, r.tag), reverse=True)
-
-
-def pages(runs: Iterable[Results]) -> dict[str, str]:
+def pages(runs: Sequence[Results]) -> dict[str, str]:
     """Write a page of all figures, and sections that other pages include."""
     head = '# All figures\n\nMedian of all processes (least-most).\n\n'
-    runs = newest_first(runs)
     return {
         'figures.md': head + '\n'.join(run.to_page() for run in runs),
         'tables.md': '\n'.join(
@@ -245,41 +219,47 @@ def sections(runs: Sequence[Results]) -> dict[str, str]:
     """Write what pages include, from runs of several Pythons."""
     new = [run for run in runs if run.tag not in OLD]
     old = [run for run in runs if run.tag in OLD]
-    against = {LOCK: '`Lock`', PROXYSTORE: "ProxyStore's"}
+    head = ['', *(run.tag for run in new)]
+    against = {'Lock': '`Lock`', 'ProxyStore': "ProxyStore's"}
+    peers = [[name, peer.about] for name, peer in PEERS.items()]
+    speed = [
+        [f'{what}, against {against[rival]}']
+        + [run.ratio(place, rival) for run in new]
+        for what, place, rival in README
+    ]
+    torn = [[peer, *(run.spread(TORN, peer) for run in new)] for peer in PEERS]
+    where = [
+        [name, *(run.about[name] for run in new)]
+        for name in runs[0].about
+        if name != 'tag'
+    ]
     found = {
-        'readme-speed': [
-            [f'{what}, against {against[rival]}']
-            + [run.ratio(place, rival) for run in new]
-            for what, place, rival in README
-        ],
-        'torn': [
-            [peer, *(run.spread(TORN, peer) for run in new)] for peer in NAMES
-        ],
-        'where': [
-            [name, *(run.about[name] for run in new)] for name in new[0].about
-        ][1:],
+        'peers': _table(['Name', 'What it is'], peers),
+        'readme-speed': _table(head, speed),
+        'torn': _table(head, torn),
+        'where': _table(head, where),
     }
-    lines = {}
-    for name, rival in ('lock', LOCK), ('fair', FAIR), ('none', PROXYSTORE):
-        found[name] = [
+    waits_for = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
+    tags = ' and '.join(run.tag for run in old)
+    for name, rival in (
+        ('lock', 'Lock'),
+        ('fair', 'RWLockFair'),
+        ('none', 'ProxyStore'),
+    ):
+        rows = [
             [_label(place)] + [run.comparison(place, rival) for run in new]
             for place in (*CALLS, *BATCHES, *THREADS, *STORE, *WAITS)
         ]
-        causes = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
-        found[name].append(['what our longest waits for', *causes])
+        rows.append(['what our longest waits for', *waits_for])
         ratios = [
             f'{_label(place)} '
             + ' and '.join(run.ratio(place, rival) for run in old)
             for place in (*CALLS, THREADS[1])
         ]
-        tags = ' and '.join(run.tag for run in old)
-        lines[name] = f'\n\nOn {tags}: {", ".join(ratios)}.' if old else ''
-    head = ['', *(run.tag for run in new)]
-    about = [[peer.name, peer.about] for peer in PEERS]
-    return {'peers': _table(['Name', 'What it is'], about)} | {
-        name: _table(head, rows) + lines.get(name, '')
-        for name, rows in found.items()
-    }
+        found[name] = _table(head, rows)
+        if old:
+            found[name] += f'\n\nOn {tags}: {", ".join(ratios)}.'
+    return found
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,22 +12,13 @@ import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait
 from functools import cache
-from functools import partial
 from importlib import import_module
 from typing import Any
 from typing import NamedTuple
 
-from benchmarks.peers import Peer
 from proxystore_local import LocalKey
-
-# Seconds after which threads that did not all start give up.
-PATIENCE = 60
-# Threads take turns this often, so that torn states are not rare.
-SWITCH = 1e-6
 
 KEYS = [LocalKey(str(uuid.UUID(int=n, version=4))) for n in range(1024)]
 VALUE = bytes(100)
@@ -56,19 +47,11 @@ class Effort(NamedTuple):
 
 QUICK = Effort(calls=1_000, best_of=2, processes=2, seconds=0.01, batches=10)
 
-# Names of numbers, and what finds them out for a peer.
-Case = tuple[Sequence[str], Callable[[Peer], Sequence[float]]]
+Make = Callable[[], Any]
+Numbers = Iterator[tuple[str, float]]
 
 
-class Workload(NamedTuple):
-    """Cases, with the unit of their numbers and the package they need."""
-
-    cases: Callable[[Effort], Iterator[Case]]
-    unit: str
-    needs: str = ''
-
-
-def price(effort: Effort) -> Iterator[Case]:
+def price(effort: Effort, make: Make) -> Numbers:
     """A call of one thread, nobody else."""
     for name, statement in (
         ('get', 'connector.get(key)'),
@@ -77,57 +60,54 @@ def price(effort: Effort) -> Iterator[Case]:
         ('set', 'connector.set(key, value)'),
         ('put', 'connector.put(value)'),
     ):
-        yield [name], partial(_nanoseconds, statement, effort)
+        yield name, _nanoseconds(statement, effort.calls, effort, make)
+    # Once only, as nothing can be evicted twice.
     evict = 'for k in keys: connector.evict(k)'
-    yield ['evict'], partial(_nanoseconds, evict, effort, batch=BATCH)
+    yield 'evict', _nanoseconds(evict, 1, effort, make, size=BATCH)
 
 
-def batches(effort: Effort) -> Iterator[Case]:
+def batches(effort: Effort, make: Make) -> Numbers:
     """An object of a batch, of one thread."""
     for size in (1, 10, BATCH, 100_000):
+        calls = max(1, effort.calls // size)
         for name, values in ('get_batch', 'keys'), ('put_batch', 'values'):
             statement = f'connector.{name}({values})'
-            run = partial(_nanoseconds, statement, effort, batch=size)
-            yield [f'{name} of {size:,}'], run
+            cost = _nanoseconds(statement, calls, effort, make, size=size)
+            yield f'{name} of {size:,}', cost
 
 
 def _nanoseconds(
-    statement: str, effort: Effort, peer: Peer, *, batch: int = 0
-) -> tuple[float]:
+    statement: str, calls: int, effort: Effort, make: Make, *, size: int = 1
+) -> float:
     """Time a call, or what a batch takes for each of its objects."""
-    keys = [KEYS[n % BATCH] for n in range(batch or BATCH)]
-    # Nothing can be evicted twice.
-    once = statement.startswith('for')
-    calls = 1 if once else max(1, effort.calls // (batch or 1))
     timer = timeit.Timer(
         statement,
         # Before each stretch and not timed, so that evict finds its keys.
-        'for k in set(keys): connector.set(k, value)',
+        'fill(connector)',
         globals={
-            'connector': peer.make(),
+            'connector': make(),
+            'fill': _fill,
             'key': KEYS[0],
-            'keys': keys,
-            'missing': KEYS[-1],
+            'keys': [KEYS[n % BATCH] for n in range(size)],
+            'missing': LocalKey('missing'),
             'value': VALUE,
-            'values': [VALUE] * len(keys),
+            'values': [VALUE] * size,
         },
     )
     # One more, to warm up.
     _, *times = timer.repeat(1 + effort.best_of, calls)
-    return (min(times) / calls / (batch or 1) * 1e9,)
+    return min(times) / calls / size * 1e9
 
 
-def throughput(effort: Effort) -> Iterator[Case]:
+def throughput(effort: Effort, make: Make) -> Numbers:
     """Threads that get and set at random and never pause, all together."""
-
-    def run(threads: int, percent: int, peer: Peer) -> tuple[float]:
-        walk = partial(_walk, _filled(peer))
-        paths = [_path(thread, percent) for thread in range(threads)]
-        return (_rate([(path, walk) for path in paths], effort.seconds),)
-
     for threads, percent in itertools.product((1, 8, 32), (0, 10, 50, 100)):
+        connector = make()
+        _fill(connector)
+        paths = [_path(thread, percent) for thread in range(threads)]
+        walks = [_walk(connector, path) for path in paths]
         some = f'{threads} thread{"s" * (threads > 1)}'
-        yield [f'{some}, {percent} % writes'], partial(run, threads, percent)
+        yield f'{some}, {percent} % writes', _rate(walks, effort.seconds)
 
 
 @cache
@@ -140,80 +120,75 @@ def _path(seed: int, percent: int) -> list[list[tuple[bool, Any]]]:
     ]
 
 
-def _walk(connector: Any, chunk: list[tuple[bool, Any]]) -> int:
-    """Get and set along a part of a path."""
+def _walk(connector: Any, path: list[list[tuple[bool, Any]]]) -> Iterator[int]:
+    """Get and set along a path, over and over."""
     value = VALUE
-    for write, key in chunk:
-        if write:
-            connector.set(key, value)
-        else:
-            connector.get(key)
-    return len(chunk)
+    for chunk in itertools.cycle(path):
+        for write, key in chunk:
+            if write:
+                connector.set(key, value)
+            else:
+                connector.get(key)
+        yield len(chunk)
 
 
-def waits(effort: Effort) -> Iterator[Case]:
+def waits(effort: Effort, make: Make) -> Numbers:
     """Readers + writers that never pause, each call timed."""
+    yield from _wait_times(8, 1, effort, make)
+    yield from _wait_times(8, 8, effort, make)
 
-    def run(readers: int, writers: int, peer: Peer) -> list[float]:
-        connector = _filled(peer)
-        reads: list[list[int]] = [[] for _ in range(readers)]
-        writes: list[list[int]] = [[] for _ in range(writers)]
-        read = [partial(_time, times, connector.get, ()) for times in reads]
-        write = [
-            partial(_time, times, connector.set, (VALUE,)) for times in writes
-        ]
-        _rate([(KEYS, do) for do in read + write], 4 * effort.seconds)
-        found = []
-        for group in (reads, writes):
-            times = sorted(itertools.chain(*group))
-            last = len(times) - 1
-            found += [times[int(part * last)] for part in (0.5, 0.99, 1)]
-        return [nanoseconds / 1000 for nanoseconds in found]
 
-    for readers, writers in ((8, 1), (8, 8)):
-        names = [
-            f'{readers} + {writers}: {who} {part}'
-            for who in ('read', 'write')
-            for part in ('median', 'p99', 'longest')
-        ]
-        yield names, partial(run, readers, writers)
+def _wait_times(
+    readers: int, writers: int, effort: Effort, make: Make
+) -> list[tuple[str, float]]:
+    # Not a generator, which would keep all times while other peers run.
+    connector = make()
+    _fill(connector)
+    reads: list[list[int]] = [[] for _ in range(readers)]
+    writes: list[list[int]] = [[] for _ in range(writers)]
+    tasks = [_time(times, connector.get) for times in reads]
+    tasks += [_time(times, connector.set, VALUE) for times in writes]
+    _rate(tasks, 4 * effort.seconds)
+    found = []
+    for who, lists in ('read', reads), ('write', writes):
+        times = sorted(itertools.chain(*lists))
+        last = len(times) - 1
+        for part, share in ('median', 0.5), ('p99', 0.99), ('longest', 1):
+            name = f'{readers} + {writers}: {who} {part}'
+            found.append((name, times[int(share * last)] / 1000))
+    return found
 
 
 def _time(
-    times: list[int], operation: Callable[..., Any], value: Any, key: Any
-) -> int:
-    """Do one operation, and note how long it took."""
-    before = time.perf_counter_ns()
-    operation(key, *value)
-    times.append(time.perf_counter_ns() - before)
-    return 1
+    times: list[int], operation: Callable[..., Any], *value: Any
+) -> Iterator[int]:
+    """Do an operation with each key, and note how long each call took."""
+    for key in itertools.cycle(KEYS):
+        before = time.perf_counter_ns()
+        operation(key, *value)
+        times.append(time.perf_counter_ns() - before)
+        yield 1
 
 
-def store(effort: Effort) -> Iterator[Case]:
+def store(effort: Effort, make: Make) -> Numbers:
     """ProxyStore's Store without a cache: nine gets, a put and an evict.
 
     The objects are lists of 100 numbers. To deserialize one computes, and also
     waits for 1 ms where that is said.
     """
-
-    def run(threads: int, stores: int, load: Any, peer: Peer) -> tuple[float]:
-        new = import_module('proxystore.store').Store
+    new = import_module('proxystore.store').Store
+    for load, wait_too in (None, ''), (_wait_and_load, ', 1 ms'):
         options = {'cache_size': 0, 'deserializer': load}
-        connector = peer.make()
-        made = [new(f'{n}', connector, **options) for n in range(stores)]
-        keys = [made[0].put(OBJECT) for _ in range(64)]
-        chunks = [keys[start : start + 9] for start in range(len(keys) - 9)]
-        users = made * (threads // stores)
-        tasks = [(chunks, partial(_use, user)) for user in users]
-        return (_rate(tasks, 4 * effort.seconds),)
-
-    for load, wait_too in ((None, ''), (_wait_and_load, ', 1 ms')):
         for name, threads, stores in (
             ('1 thread, 1 Store', 1, 1),
             ('8 threads, 1 Store', 8, 1),
             ('8 threads, 8 Stores', 8, 8),
         ):
-            yield [name + wait_too], partial(run, threads, stores, load)
+            connector = make()
+            made = [new(f'{n}', connector, **options) for n in range(stores)]
+            keys = [made[0].put(OBJECT) for _ in range(64)]
+            tasks = [_use(used, keys) for used in made * (threads // stores)]
+            yield name + wait_too, _rate(tasks, 4 * effort.seconds)
 
 
 def _wait_and_load(data: bytes) -> Any:
@@ -221,47 +196,45 @@ def _wait_and_load(data: bytes) -> Any:
     return import_module('proxystore.serialize').deserialize(data)
 
 
-def _use(used: Any, keys: Sequence[Any]) -> int:
-    """Get some objects, put one and evict it."""
-    for key in keys:
-        used.get(key)
-    used.evict(used.put(OBJECT))
-    return len(keys) + 1
+def _use(used: Any, keys: Sequence[Any]) -> Iterator[int]:
+    """Get nine objects, put one and evict it, over and over."""
+    for start in itertools.cycle(range(len(keys) - 9)):
+        for key in keys[start : start + 9]:
+            used.get(key)
+        used.evict(used.put(OBJECT))
+        yield 10
 
 
-def torn(effort: Effort) -> Iterator[Case]:
+def torn(effort: Effort, make: Make) -> Numbers:
     """Readers that count the objects while another thread puts batches.
 
     They must see none of a batch or all of it.
     """
+    # A new connector for each batch: it is empty or holds the batch.
+    latest = [make()]
+    stop = threading.Event()
 
-    def run(peer: Peer) -> tuple[float]:
-        # A new connector for each batch: it is empty or holds the batch.
-        latest = [peer.make()]
-        stop = threading.Event()
+    def read() -> list[int]:
+        seen = [_count(latest[0])]
+        while not stop.is_set():
+            seen.append(_count(latest[0]))
+        return seen
 
-        def read() -> list[int]:
-            seen = [_count(latest[0])]
-            while not stop.is_set():
-                seen.append(_count(latest[0]))
-            return seen
-
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
-        with ThreadPoolExecutor(4) as pool:
-            readers = [pool.submit(read) for _ in range(4)]
-            try:
-                for _ in range(effort.batches):
-                    latest[0] = peer.make()
-                    latest[0].put_batch([VALUE] * BATCH)
-            finally:
-                stop.set()
-                sys.setswitchinterval(interval)
-        seen = [number for reader in readers for number in reader.result()]
-        states = sum(number not in {0, BATCH} for number in seen)
-        return (states / len(seen) * 100_000,)
-
-    yield ['torn states'], run
+    interval = sys.getswitchinterval()
+    # Threads take turns that often, so that torn states are not rare.
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        try:
+            for _ in range(effort.batches):
+                latest[0] = make()
+                latest[0].put_batch([VALUE] * BATCH)
+        finally:
+            stop.set()
+            sys.setswitchinterval(interval)
+    seen = [number for reader in readers for number in reader.result()]
+    states = sum(number not in {0, BATCH} for number in seen)
+    yield 'torn states', states / len(seen) * 100_000
 
 
 def _count(connector: Any) -> int:
@@ -270,6 +243,14 @@ def _count(connector: Any) -> int:
         return len(connector)
     except TypeError:
         return len(connector.config()['store_dict'])
+
+
+class Workload(NamedTuple):
+    """What measures a connector, the unit, and the package it needs."""
+
+    measure: Callable[[Effort, Make], Numbers]
+    unit: str
+    needs: str = 'proxystore_local'
 
 
 WORKLOADS = {
@@ -282,45 +263,34 @@ WORKLOADS = {
 }
 
 
-def _filled(peer: Peer) -> Any:
-    """Make a connector that holds a value for each of KEYS."""
-    connector = peer.make()
+def _fill(connector: Any) -> None:
     for key in KEYS:
         connector.set(key, VALUE)
-    return connector
 
 
-def _rate(
-    tasks: Sequence[tuple[Sequence[Any], Callable[[Any], int]]], seconds: float
-) -> float:
+def _rate(tasks: Sequence[Iterator[int]], seconds: float) -> float:
     """Get how many thousand operations a second threads do together.
 
-    A task is for a thread: chunks of work, and what does a chunk and returns
-    the number of its operations. A thread does at least one chunk.
+    Each step of a task yields the number of its operations. A thread does one
+    step at least.
     """
-    ready = threading.Barrier(len(tasks) + 1)
-    stop = threading.Event()
+    # With a timeout, if not all threads start.
+    ready = threading.Barrier(len(tasks), timeout=60)
+    begins: list[int] = []
 
-    def keep_on(
-        chunks: Sequence[Any], do: Callable[[Any], int]
-    ) -> tuple[int, int, int]:
+    def keep_on(task: Iterator[int]) -> tuple[int, int]:
         operations = 0
-        ready.wait(PATIENCE)
-        begin = time.perf_counter_ns()
-        for chunk in itertools.cycle(chunks):
-            operations += do(chunk)
-            if stop.is_set():
+        ready.wait()
+        begins.append(time.perf_counter_ns())
+        # Nobody tells a thread to stop, as who does might wait for long until
+        # the others let it have the interpreter.
+        deadline = begins[0] + seconds * 1e9
+        for done in task:
+            operations += done
+            if time.perf_counter_ns() > deadline:
                 break
-        return begin, time.perf_counter_ns(), operations
+        return operations, time.perf_counter_ns()
 
     with ThreadPoolExecutor(len(tasks)) as pool:
-        futures = [pool.submit(keep_on, *task) for task in tasks]
-        try:
-            ready.wait(PATIENCE)
-            wait(futures, seconds, FIRST_EXCEPTION)
-        finally:
-            stop.set()
-    # The times are the workers' own: where threads compete for the
-    # interpreter, the main thread wakes up late.
-    begins, ends, operations = zip(*(future.result() for future in futures))
-    return float(sum(operations) / (max(ends) - min(begins)) * 1e6)
+        operations, ends = zip(*pool.map(keep_on, tasks))
+    return float(sum(operations) / (max(ends) - begins[0]) * 1e6)

@@ -16,22 +16,20 @@ import pytest
 
 pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
 
-from benchmarks import command
-from benchmarks import INSTALL
 from benchmarks import report
-from benchmarks.engine import Figure
+from benchmarks.__main__ import INSTALL
+from benchmarks.__main__ import main
+from benchmarks.engine import Figures
 from benchmarks.peers import is_missing
-from benchmarks.peers import Peer
 from benchmarks.peers import PEERS
 from benchmarks.workloads import Effort
+from benchmarks.workloads import torn
 from benchmarks.workloads import WORKLOADS
 from proxystore_local import LocalConnector
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / 'docs' / 'pages' / 'performance'
-STORED = [*map(report.Results.from_file, sorted(PAGES.glob('*.json')))]
-DIGEST = re.compile(r'\b[0-9a-f]{64}\b')
-OPTIONAL = {peer.needs for peer in PEERS if peer.needs}
+STORED = report.read(PAGES.glob('*.json'))
 TINY = Effort(calls=10, best_of=1, processes=1, seconds=0.001, batches=5)
 
 
@@ -57,50 +55,52 @@ def replace_package(
     )
 
 
-@pytest.mark.parametrize(
-    ('workload', 'hidden'),
-    [
-        *[pytest.param(name, set(), id=name) for name in WORKLOADS],
-        *[
-            pytest.param(name, OPTIONAL, id=f'{name} with few packages')
-            for name in ('price', 'store')
-        ],
-    ],
-)
+def measure(
+    patch: pytest.MonkeyPatch, folder: Path, *workloads: str
+) -> report.Results:
+    patch.setattr('benchmarks.__main__.QUICK', TINY)
+    only = [argument for name in workloads for argument in ('--only', name)]
+    main(['--quick', *only, '--output', str(folder)])
+    (run,) = report.read(folder.glob('*.json'))
+    return run
+
+
+@pytest.mark.parametrize('workload', WORKLOADS)
 def test_workload_runs(
-    workload: str,
-    hidden: set[str],
+    workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_missing(package := WORKLOADS[workload].needs):
+        pytest.skip(f'{package} is not installed')
+    figures = measure(monkeypatch, tmp_path, workload).figures
+    # Pages have these numbers, of the newest Python.
+    places = [it for it in STORED[0].figures if it.startswith(f'{workload}/')]
+    assert [*figures] == places
+    names = {name for name, it in PEERS.items() if not is_missing(it.needs)}
+    for peers in figures.values():
+        assert {*peers} == names
+        for median, least, most in peers.values():
+            assert 0 <= least <= median <= most
+
+
+def test_few_packages_suffice(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for package in hidden:
+    for package in ('cereggii', 'fasteners', 'proxystore'):
         fault = 'raise ModuleNotFoundError(__name__)'
         replace_package(monkeypatch, tmp_path, package, fault)
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(command, 'QUICK', TINY)
-    arguments = ['--quick', '--only', workload, '--output', str(tmp_path)]
-    if is_missing(needed := WORKLOADS[workload].needs):
-        with pytest.raises(SystemExit, match='2'):
-            command.main(arguments)
-        said = f'{workload} needs {needed}, which is not installed. {INSTALL}'
-        assert said in capsys.readouterr().err
-        return
-    command.main(arguments)
-    (file,) = tmp_path.glob('*.json')
-    figures = report.Results.from_file(file).figures
-    names = [
-        name for names, _ in WORKLOADS[workload].cases(TINY) for name in names
-    ]
-    assert [*figures] == [f'{workload}/{name}' for name in names]
-    absent = {peer.name for peer in PEERS if is_missing(peer.needs)}
+    figures = measure(monkeypatch, tmp_path, 'store', 'price').figures
+    assert {place.partition('/')[0] for place in figures} == {'price'}
     for peers in figures.values():
-        assert {*peers} == {peer.name for peer in PEERS} - absent
-        assert all(0 <= f.least <= f.median <= f.most for f in peers.values())
+        assert {*peers} == {'ours', 'Lock', 'RWLockFair'}
     printed = capsys.readouterr().out
-    for name in absent:
-        assert f'{name} is skipped: ' in printed
-    assert (INSTALL in printed) == bool(absent)
+    assert 'store is skipped: proxystore is not installed.\n' in printed
+    assert 'fasteners is skipped: ' in printed
+    assert INSTALL in printed
+    with pytest.raises(SystemExit, match='nothing to measure'):
+        measure(monkeypatch, tmp_path, 'store')
 
 
 def test_missing_package_is_said_with_the_command(
@@ -159,26 +159,26 @@ class TornConnector(LocalConnector):
 
 
 def test_torn_states_are_seen() -> None:
-    ((_, run),) = WORKLOADS['torn'].cases(TINY)
-    (torn,) = run(Peer('torn', '', TornConnector))
-    (ours,) = run(PEERS[0])
-    assert torn > ours == 0
+    ((_, found),) = torn(TINY, TornConnector)
+    ((_, none),) = torn(TINY, LocalConnector)
+    assert found > none == 0
 
 
 def test_ratios_say_how_many_times_ours_is_better() -> None:
-    calls = {'ours': Figure(100, 90, 130), 'Lock': Figure(50, 45, 70)}
-    rates = {'ours': Figure(30, 20, 40), 'Lock': Figure(10, 5, 15)}
-    waits = {'ours': Figure(1e3, 1e3, 2e3), 'Lock': Figure(1e3, 1e3, 1e4)}
-    places = report.CALLS[0], report.THREADS[1], report.WAITS[-1]
-    figures = dict(zip(places, (calls, rates, waits)))
+    # The median, the least and the most: a price, a rate and a longest wait.
+    figures: Figures = {
+        'price/get': {'ours': (100, 90, 130), 'Lock': (50, 45, 70)},
+        report.THREADS[1]: {'ours': (30, 20, 40), 'Lock': (10, 5, 15)},
+        report.WAITS[-1]: {'ours': (1e3, 1e3, 2e3), 'Lock': (1e3, 1e3, 1e4)},
+    }
     # On 3.13 a Lock counts at its faster speed.
     for tag, ratios in (
         ('3.14', ['**0.50**', '3.00', '5.00 (2.00 and 10.0 ms)']),
         ('3.13', ['**0.45**', '2.00', '5.00 (2.00 and 10.0 ms)']),
     ):
         run = report.Results({'tag': tag, 'python': tag}, figures)
-        assert [run.comparison(place, 'Lock') for place in places] == ratios
-        assert run.comparison(places[0], 'ProxyStore') == '-'
+        assert [run.comparison(place, 'Lock') for place in figures] == ratios
+        assert run.comparison('price/get', 'ProxyStore') == '-'
         first = ratios[0].strip('*')
         line = rf'get +100 +{first}! +- +- +- +-\n'
         assert re.search(line, report.summary(run))
@@ -197,7 +197,7 @@ def test_summary_fits_a_screen(run: report.Results) -> None:
 
 def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
     files = [str(PAGES / f'{run.tag}.json') for run in STORED]
-    command.main(['--output', str(tmp_path), '--merge', *files])
+    main(['--output', str(tmp_path), '--merge', *files])
     made = {path.name for path in tmp_path.iterdir()}
     beside = {path.name for path in PAGES.iterdir()}
     assert beside == made | {f'{run.tag}.json' for run in STORED}
@@ -205,12 +205,12 @@ def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
         new, old = ((p / name).read_text() for p in (tmp_path, PAGES))
         if name.endswith('.svg'):
             # Another matplotlib may draw the same results in another way.
-            new, old = (DIGEST.findall(text)[0] for text in (new, old))
+            new, old = re.findall(r'\b[0-9a-f]{64}\b', new + old)
         assert new == old, f'{name} is stale: merge the results again'
 
 
 def test_readme_shows_the_results() -> None:
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     shown = text.partition('<!-- speed -->')[2].partition('<!-- /speed -->')[0]
-    section = report.sections(report.newest_first(STORED))['readme-speed']
+    section = report.sections(STORED)['readme-speed']
     assert shown.strip() == section

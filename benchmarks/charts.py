@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 from matplotlib import style
@@ -29,7 +28,7 @@ STYLE = (
         'ytick.color': 'gray',
         # At least 10 px where a page is 360 px wide.
         'font.size': 10,
-        # Text stays text, and the same chart is the same file.
+        # Text stays text, and most ids stay the same.
         'svg.fonttype': 'none',
         'svg.hashsalt': 'proxystore-local',
     },
@@ -58,15 +57,28 @@ CHARTS = {
     ),
 }
 
+# By Python, by row, and by peer.
+Panels = dict[str, dict[str, dict[str, float]]]
+
 
 def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
     """Draw all charts: names of files, and SVG."""
     for name, (unit, places) in CHARTS.items():
-        panels = {
-            run.tag: rows
-            for run in runs
-            if run.tag not in report.OLD and (rows := _rows(run, places))
-        }
+        panels = {}
+        for run in runs:
+            rows = {
+                place.partition('/')[2]: {
+                    peer: run.value(place, peer)
+                    for peer in SERIES
+                    if peer in run.figures[place]
+                }
+                for place in places
+                if place in run.figures
+            }
+            if rows and run.tag not in report.OLD:
+                panels[run.tag] = rows
+        if not panels:
+            continue
         # In the file, to tell if it shows these results.
         digest = hashlib.sha256(repr(panels).encode()).hexdigest()
         written = io.StringIO()
@@ -79,24 +91,7 @@ def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
         yield f'{name}.svg', written.getvalue()
 
 
-def _rows(
-    run: report.Results, places: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Get what each peer has in each row."""
-    return {
-        place.partition('/')[2]: {
-            peer: run.value(place, peer)
-            for peer in SERIES
-            if peer in run.figures[place]
-        }
-        for place in places
-        if place in run.figures
-    }
-
-
-def _figure(
-    unit: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]]
-) -> Figure:
+def _figure(unit: str, panels: Panels) -> Figure:
     """Draw a panel for each Python, under each other."""
     heights = [REST + ROW * len(rows) for rows in panels.values()]
     size = WIDTH / 72, (2 * REST + sum(heights)) / 72
@@ -109,7 +104,7 @@ def _figure(
             some = {row: at[peer] for row, at in rows.items() if peer in at}
             axes.plot(
                 [*some.values()],
-                [[*rows].index(row) for row in some],
+                [*some],
                 color=colour,
                 label=peer,
                 linestyle='none',
@@ -123,14 +118,12 @@ def _figure(
         axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_tick_params(labelbottom=True)
-        axes.set_yticks(range(len(rows)), [*rows])
         axes.invert_yaxis()
         axes.margins(y=0.5 / len(rows))
     figure.supxlabel(unit, fontsize='medium')
-    handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles[::-1],
-        labels[::-1],
+        *grid[0, 0].get_legend_handles_labels(),
+        reverse=True,
         loc='outside upper center',
         ncols=4,
         columnspacing=1,

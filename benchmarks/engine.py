@@ -8,6 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmarks.workloads import WORKLOADS
 # The median of all processes, the least and the most.
 Figure = Sequence[float]
 # By 'workload/name of the number', and by the name of the peer.
-Figures = dict[str, dict[str, Figure]]
+Figures = Mapping[str, Mapping[str, Figure]]
 
 
 def measure(effort: Effort, workloads: Sequence[str]) -> Figures:

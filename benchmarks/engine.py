@@ -1,4 +1,4 @@
-"""The engine: puts every peer through every case, in fresh processes."""
+"""The engine: puts every peer through workloads, in fresh processes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from benchmarks.peers import PEERS
 from benchmarks.workloads import Effort
 from benchmarks.workloads import WORKLOADS
 
-# The median of all processes, the least and the most.
-Figure = Sequence[float]
-# By 'workload/name of the number', and by the name of the peer.
-Figures = Mapping[str, Mapping[str, Figure]]
+# By 'workload/name of the number', and by the name of the peer: the median of
+# all processes, the least and the most.
+Figures = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def measure(effort: Effort, workloads: Sequence[str]) -> Figures:
-    """Put all peers through all cases of some workloads.
+    """Put all peers through some workloads.
 
     Each turn of a workload runs in a new process, so that what differs from
     process to process (the layout of memory, hashes of strings) is averaged
@@ -46,7 +45,7 @@ def measure(effort: Effort, workloads: Sequence[str]) -> Figures:
     }
 
 
-def _figure(values: Sequence[float]) -> Figure:
+def _figure(values: Sequence[float]) -> list[float]:
     """Summarize in four digits; noise has more."""
     found = statistics.median(values), min(values), max(values)
     return [float(f'{value:.4g}') for value in found]

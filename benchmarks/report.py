@@ -169,12 +169,15 @@ def summary(run: Results) -> str:
     for workload, some in _by_workload(places):
         lines.append(f'{workload}, {WORKLOADS[workload].unit}')
         for place in some:
-            peers = run.figures[place]
-            texts = [number(peers['ours'][0])] + [
-                number(peers[peer][0])
-                if place == TORN and peer in peers
+            medians = {
+                peer: number(median)
+                for peer, (median, *_) in run.figures[place].items()
+            }
+            texts = [
+                medians.get(peer, '-')
+                if peer == 'ours' or place == TORN
                 else run.ratio(place, peer, '{}!')
-                for peer in [*PEERS][1:]
+                for peer in PEERS
             ]
             lines.append(_line(_label(place), texts))
     return '\n'.join(lines)

@@ -48,6 +48,8 @@ class Effort(NamedTuple):
 QUICK = Effort(calls=1_000, best_of=2, processes=2, seconds=0.01, batches=10)
 
 Make = Callable[[], Any]
+# A workload measures connectors, and yields the name and value of each number.
+# Peers take turns: others are measured before it is asked for the next.
 Numbers = Iterator[tuple[str, float]]
 
 

@@ -204,5 +204,4 @@ def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
 
 def test_readme_shows_the_results() -> None:
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    shown = text.partition('<!-- speed -->')[2].partition('<!-- /speed -->')[0]
-    assert shown.strip() == report.sections(STORED)['readme-speed']
+    assert report.sections(STORED)['readme-speed'] in text

@@ -12,15 +12,11 @@ import gc
 import importlib.util
 import itertools
 import queue
-import random
 import signal
 import sys
-import time
 from collections.abc import Callable
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from operator import call
 from typing import Any
 
 import pytest
@@ -31,17 +27,13 @@ from tests.support.operations import A
 from tests.support.operations import B
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
-from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
-from tests.support.processes import needs_fork
-from tests.support.processes import needs_gil
 from tests.support.processes import run_apart
 from tests.support.scenes import start
 
 # Allocations: that many after the collector was enabled, it runs. An
 # operation takes fewer.
 ALLOCATIONS = range(40)
-SECONDS = 1.0
 
 
 class Garbage:
@@ -125,29 +117,6 @@ def a_store_held_by_another_thread() -> None:
         points = itertools.count(1)
         while at_point(next(points), interrupt, partial(operation, connector)):
             pass
-
-
-def forks_beside_an_executor() -> None:
-    """Forks, which wait for the executor, whose user runs a finalizer."""
-    sys.setswitchinterval(1e-4)
-    connector = LocalConnector()
-    end = time.monotonic() + SECONDS
-
-    def check() -> None:
-        assert connector.get(connector.put(b'value')) == b'value'
-
-    def submit() -> None:
-        while time.monotonic() < end:
-            collect_after(random.randrange(30))
-            Garbage(lambda: connector.evict(A))
-            pool.submit(connector.exists, A)
-
-    with ThreadPoolExecutor(2) as pool:
-        threads = [start(submit) for _ in range(3)]
-        while time.monotonic() < end:
-            assert fork_inside(call, check) == 0
-        for thread in threads:
-            thread.result()
 
 
 def keys_that_are_missing_or_not_hashable() -> None:
@@ -282,7 +251,6 @@ def run(scenario: str) -> None:
     'scenario',
     [
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
-        pytest.param(forks_beside_an_executor, marks=[needs_fork, needs_gil]),
         keys_that_are_missing_or_not_hashable,
         operations_that_finalizers_disturb,
         pytest.param(

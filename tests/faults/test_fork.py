@@ -103,46 +103,30 @@ def test_a_fork_at_every_point(operation: str) -> None:
             break
 
 
-def mint_in_child(before_import: str, after_import: str) -> None:
-    """Let parent and child mint keys, and see that none is in both.
+def test_parent_and_child_mint_different_keys() -> None:
+    # The child first where it is early: in a handler that was registered
+    # before the package was imported.
+    program = """if True:
+        import os
 
-    Args:
-        before_import: What a program does before it imports the package.
-        after_import: What it does then, before a forked child calls mint().
-    """
-    program = f"""if True:
-        import os, threading
-        {before_import}
-        from proxystore_local import LocalConnector
-        mint = LocalConnector().new_key
-        theirs = [mint()]
-        {after_import}
         out, into = os.pipe()
+
+        def write_key():
+            os.write(into, connector.new_key().id.encode() + b' ')
+
+        os.register_at_fork(after_in_child=write_key)
+        from proxystore_local import LocalConnector
+
+        connector = LocalConnector()
         pid = os.fork()
         if pid == 0:
-            theirs.append(mint())
-            os.write(into, ' '.join(key.id for key in theirs[1:]).encode())
+            write_key()
             os._exit(0)
         os.waitpid(pid, 0)
-        ours = {{mint().id for _ in range(300)}}
-        assert ours.isdisjoint(os.read(out, 10_000).decode().split())
+        theirs = os.read(out, 1000).decode().split()
+        ours = {connector.new_key().id for _ in range(300)}
+        assert len(theirs) == 2
+        assert ours.isdisjoint(theirs)
     """
     code, printed = run_apart('-c', program)
     assert code == 0, printed
-
-
-def test_a_fork_handler_that_came_first_mints_keys_of_its_own() -> None:
-    handler = 'lambda: theirs.append(mint())'
-    mint_in_child(f'os.register_at_fork(after_in_child={handler})', '')
-
-
-def test_a_task_that_lives_on_in_a_child_mints_keys_of_its_own() -> None:
-    # With gevent, say, where each of them has the `threading.local` of its
-    # own, which a fork handler cannot reach.
-    local = 'type("", (), {"__getattr__": lambda it, name: tasks[task][name], '
-    local += '"__setattr__": lambda it, *name: tasks[task].update([name])})'
-    mint_in_child(
-        f'tasks, task = [{{}}, {{}}], 0; threading.local = {local}',
-        'task = 1; os.register_at_fork(after_in_child='
-        'lambda: globals().update(task=0))',
-    )

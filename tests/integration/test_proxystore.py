@@ -11,10 +11,7 @@ from __future__ import annotations
 import gc
 import itertools
 import pickle
-import queue
-import warnings
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -28,12 +25,9 @@ from proxystore.connectors.multi import MultiConnector
 from proxystore.connectors.multi import Policy
 from proxystore.proxy import ProxyResolveError
 from proxystore.store import get_or_create_store
-from proxystore.store import get_store
 from proxystore.store import Store
 from proxystore.store import unregister_store
 from proxystore.store.config import StoreConfig
-from proxystore.store.lifetimes import ContextLifetime
-from proxystore.store.lifetimes import LeaseLifetime
 from proxystore.store.ref import clone
 from proxystore.store.ref import into_owned
 from proxystore.store.ref import mut_borrow
@@ -43,13 +37,6 @@ from proxystore.utils.config import loads
 
 from proxystore_local import LocalConnector
 from tests.support.locks import PATIENCE
-
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # "Streaming is an experimental feature"
-    from proxystore.stream import StreamConsumer
-    from proxystore.stream import StreamProducer
-    from proxystore.stream.shims.queue import QueuePublisher
-    from proxystore.stream.shims.queue import QueueSubscriber
 
 # What is made with a Store, and a check of it: given that, and the connector.
 Make = Callable[[Store[Any]], Any]
@@ -124,41 +111,6 @@ def owned_and_borrowed_proxies(made: Any, connector: LocalConnector) -> None:
     made.append(made)
     made = None
     gc.collect()
-    assert len(connector) == 0
-
-
-@made_by(lambda store: proxies(store, 'a', 'b'))
-def lifetimes(made: Any, connector: LocalConnector) -> None:
-    store = get_store(made[0])
-    assert store is not None
-    # Closed in any case: its timer would keep the process alive.
-    with (
-        ContextLifetime(store) as context,
-        closing(LeaseLifetime(store, expiry=3600)) as lease,
-    ):
-        context.add_proxy(made[0])
-        lease.add_proxy(made[1])
-        assert made == ['a', 'b']
-        assert len(connector) == 2
-        lease.close()
-        assert len(connector) == 1
-    assert len(connector) == 0
-
-
-def publish(store: Store[Any]) -> Any:
-    topics: dict[str, Any] = {'topic': queue.Queue()}
-    producer = StreamProducer[str](QueuePublisher(topics), default_store=store)
-    producer.send('topic', 'value', evict=True)
-    producer.flush()
-    producer.close_topics('topic')
-    return topics['topic']
-
-
-@made_by(publish)
-def stream(made: Any, connector: LocalConnector) -> None:
-    assert len(connector) == 1
-    consumer = StreamConsumer[str](QueueSubscriber(made))
-    assert [*map(str, consumer)] == ['value']
     assert len(connector) == 0
 
 

@@ -59,28 +59,6 @@ class ConnectorMachine(RuleBasedStateMachine):
         )
         self.second = LocalConnector(store)
 
-    def run(
-        self,
-        operation: Operation,
-        second: bool,
-        lazy: bool,
-        given: dict[str, Any],
-    ) -> Any:
-        """Do an operation, and return the keys that are new."""
-        COUNTS[operation.name] += 1
-        connector = self.connector
-        if second and operation.name != 'config':
-            connector = self.second
-        known = {*self.model}
-        arguments = [given[it] for it in operation.takes]
-        passed = [
-            iter(it) if lazy and isinstance(it, list) else it
-            for it in arguments
-        ]
-        result = getattr(connector, operation.name)(*passed)
-        assert result == operation.model(self.model, result, *arguments)
-        return multiple(*[key for key in self.model if key not in known])
-
     @rule(target=keys, obj=st.none() | value)
     def new_key(self, obj: Any) -> LocalKey:
         return self.connector.new_key(obj)
@@ -116,18 +94,23 @@ class ConnectorMachine(RuleBasedStateMachine):
 
 
 def rule_of(operation: Operation) -> Any:
-    """Make the rule that does an operation."""
+    """Make the rule that does an operation, and gives the new keys."""
 
-    def run(self: Any, second: bool, lazy: bool, given: Any) -> Any:
-        return self.run(operation, second, lazy, given)
+    def run(self: Any, second: bool, arguments: Any) -> Any:
+        COUNTS[operation.name] += 1
+        connector = self.connector
+        if second and operation.name != 'config':
+            connector = self.second
+        known = {*self.model}
+        result = getattr(connector, operation.name)(*arguments)
+        assert result == operation.model(self.model, result, *arguments)
+        return multiple(*[key for key in self.model if key not in known])
 
     run.__name__ = operation.name
-    given = {it: ARGUMENTS[it] for it in operation.takes}
     return rule(
         target=keys,
         second=st.booleans(),
-        lazy=st.booleans(),
-        given=st.fixed_dictionaries(given),
+        arguments=st.tuples(*[ARGUMENTS[it] for it in operation.takes]),
     )(run)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import array
 import inspect
-import mmap
 import re
 import types
 import uuid
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from readerwriterlock.rwlock import RWLockFair
@@ -27,21 +27,21 @@ def proxystores() -> Any:
     return pytest.importorskip('proxystore.connectors.local').LocalConnector()
 
 
-OURS: dict[str, Callable[[], Any]] = {
+MAKERS: dict[str, Callable[[], Any]] = {
     'default': LocalConnector,
     'RWLockFair': lambda: LocalConnector(lock=RWLockFair()),
+    'proxystore': proxystores,
 }
-DOCUMENTED = {**OURS, 'proxystore': proxystores}
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=['default', 'RWLockFair'])
 def connector(request: pytest.FixtureRequest) -> Any:
-    return OURS[request.param]()
+    return MAKERS[request.param]()
 
 
-@pytest.fixture(params=DOCUMENTED)
+@pytest.fixture(params=MAKERS)
 def documented(request: pytest.FixtureRequest) -> Any:
-    return DOCUMENTED[request.param]()
+    return MAKERS[request.param]()
 
 
 # What ProxyStore documents.
@@ -50,7 +50,7 @@ def documented(request: pytest.FixtureRequest) -> Any:
 def test_put_and_get(documented: Any) -> None:
     key = documented.put(b'value')
     assert type(key).__name__ == 'LocalKey'
-    assert str(uuid.UUID(key.id, version=4)) == key.id
+    assert {key} == {(key.id,)}  # Equal, and of the same hash.
     assert documented.get(key) == b'value'
 
 
@@ -76,23 +76,13 @@ def test_new_key_stores_nothing(documented: Any) -> None:
 
 
 def test_any_tuple_is_a_key(documented: Any) -> None:
-    documented.set(LocalKey('anywhere'), b'value')
+    documented.set(LocalKey(id='anywhere'), b'value')
     key = ('anywhere',)
     assert documented.get(key) == b'value'
     assert documented.get_batch([key]) == [b'value']
     documented.set(key, b'new')
-    assert documented.get(LocalKey('anywhere')) == b'new'
-    documented.evict(key)
-    assert not documented.exists(LocalKey('anywhere'))
-
-
-def test_a_key_equals_proxystores() -> None:
-    upstream = pytest.importorskip('proxystore.connectors.local')
-    ours, theirs = LocalKey(id='a'), upstream.LocalKey(id='a')
-    assert ours == theirs
-    assert hash(ours) == hash(theirs)
-    assert ours.id == theirs.id == 'a'
-    assert LocalConnector({ours: b'value'}).get(theirs) == b'value'
+    documented.evict(LocalKey('anywhere'))
+    assert not documented.exists(key)
 
 
 def test_batches_keep_order(documented: Any) -> None:
@@ -101,11 +91,8 @@ def test_batches_keep_order(documented: Any) -> None:
     assert len(set(keys)) == 10
     assert documented.get_batch(keys) == objs
     documented.evict(keys[1])
-    assert documented.get_batch([keys[2], keys[1], keys[2]]) == [
-        b'2',
-        None,
-        b'2',
-    ]
+    disordered = [keys[2], keys[1], keys[2]]
+    assert documented.get_batch(disordered) == [b'2', None, b'2']
     assert documented.put_batch([]) == documented.get_batch([]) == []
 
 
@@ -117,16 +104,11 @@ def test_close_twice_keeps_the_data(documented: Any) -> None:
 
 
 def test_leaving_the_context_closes(documented: Any) -> None:
-    closed: list[Any] = []
-
-    class Subclass(type(documented)):  # type: ignore[misc]
-        def close(self) -> None:
-            closed.append(self)
-
-    with Subclass() as entered:
-        assert closed == []
-    assert closed == [entered]
-    assert type(entered) is Subclass
+    with mock.patch.object(type(documented), 'close') as close:
+        with documented as entered:
+            close.assert_not_called()
+        close.assert_called_once_with()
+    assert entered is documented
 
 
 def test_the_given_dict_is_used_itself(documented: Any) -> None:
@@ -138,40 +120,32 @@ def test_the_given_dict_is_used_itself(documented: Any) -> None:
 
 
 def test_config_round_trip(documented: Any) -> None:
-    config = documented.config()
-    rebuilt = type(documented).from_config(config)
-    assert type(rebuilt) is type(documented)
-    assert rebuilt.config() == config
-
-
-def test_config_round_trip_with_data(documented: Any) -> None:
     connector = type(documented)(include_data_in_config=True)
     key = connector.put(b'value')
-    config = connector.config()
-    assert config == {
-        'include_data_in_config': True,
-        'store_dict': {key: b'value'},
-    }
-    assert type(documented).from_config(config).get(key) == b'value'
+    data = {'include_data_in_config': True, 'store_dict': {key: b'value'}}
+    assert connector.config() == data
+    for config in (data, documented.config()):
+        rebuilt = type(documented).from_config(config)
+        assert type(rebuilt) is type(documented)
+        assert rebuilt.config() == config
 
 
 def test_signatures_are_proxystores() -> None:
-    def parameters(kind: Any, name: str) -> list[inspect.Parameter]:
-        signature = inspect.signature(getattr(kind, name))
+    def parameters(method: Any) -> list[inspect.Parameter]:
         return [
             parameter.replace(annotation=parameter.empty)
-            for parameter in signature.parameters.values()
+            for parameter in inspect.signature(method).parameters.values()
         ]
 
     upstream = type(proxystores())
     names = [name for name in vars(upstream) if not name.startswith('_')]
     assert len(names) >= 11
-    for name in names:
-        expected = parameters(upstream, name)
-        assert parameters(LocalConnector, name) == expected, name
-    *given, lock, store_id = parameters(LocalConnector, '__init__')
-    assert given == parameters(upstream, '__init__')
-    assert lock.kind == store_id.kind == inspect.Parameter.KEYWORD_ONLY
+    for name in (*names, '__init__'):
+        expected = parameters(getattr(upstream, name))
+        given = parameters(getattr(LocalConnector, name))
+        own = given[len(expected) :]
+        assert given == [*expected, *own], name
+        assert {it.kind for it in own} <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 # What ours adds.
@@ -195,58 +169,47 @@ def test_batches_take_any_iterable(connector: LocalConnector) -> None:
 
 def test_batches_do_not_call_what_a_subclass_overrides() -> None:
     class Subclass(LocalConnector):
-        def put(self, obj: Any) -> LocalKey:
-            return super().put(obj + b'!')
-
-        def get(self, key: Any) -> bytes:
-            raise AssertionError('called')
+        put = get = set = None  # type: ignore[assignment]
 
     connector = Subclass()
-    (key,) = connector.put_batch([b'value'])
-    assert connector.get_batch([key]) == [b'value']
+    keys = connector.put_batch([b'value'])
+    assert connector.get_batch(keys) == [b'value']
 
 
-def test_an_iterable_that_fails_stores_nothing(
+def test_a_batch_with_a_bad_object_stores_nothing(
     connector: LocalConnector,
 ) -> None:
-    def objs() -> Any:
-        yield b'good'
-        raise LookupError('no more')
-
-    with pytest.raises(LookupError):
-        connector.put_batch(objs())
+    objs: Any = [b'good', 'text']
+    with pytest.raises(TypeError):
+        connector.put_batch(objs)
     assert len(connector) == 0
 
 
-CLOSED = mmap.mmap(-1, 10)
-CLOSED.close()
-SINGLE = [
-    *('text', '', b'bytes', b'', bytearray(b'bytes'), memoryview(b'bytes')),
-    *(array.array('B', b'bytes'), mmap.mmap(-1, 10), CLOSED),
-]
-GET = r'^expected an iterable of keys \(get\(.*\), not '
-PUT = r'^expected an iterable of bytes-like objects \(put\(.*\), not '
+RELEASED = memoryview(b'bytes')
+RELEASED.release()
 
 
 @pytest.mark.parametrize(
-    ('operation', 'given', 'message'),
+    ('operation', 'given'),
     [
-        *[('get_batch', it, f'{GET}{type(it).__name__}$') for it in SINGLE],
-        *[('put_batch', it, f'{PUT}{type(it).__name__}$') for it in SINGLE],
-        ('get_batch', LocalKey('a'), f'{GET}LocalKey$'),
-        ('put_batch', {b'a': b'b'}, f'{PUT}dict$'),
-        ('put_batch', types.MappingProxyType({}), f'{PUT}mappingproxy$'),
-        ('get_batch', None, 'is not iterable'),
-        ('put_batch', 5, 'is not iterable'),
+        ('get_batch', 'text'),
+        ('get_batch', LocalKey('a')),
+        ('get_batch', None),
+        ('put_batch', ''),
+        ('put_batch', b''),
+        ('put_batch', array.array('B', b'bytes')),
+        ('put_batch', RELEASED),
+        ('put_batch', {b'a': b'b'}),
+        ('put_batch', types.MappingProxyType({})),
+        ('put_batch', 5),
     ],
 )
 def test_what_is_no_batch_raises_type_error(
     operation: str,
     given: Any,
-    message: str,
 ) -> None:
     connector = LocalConnector()
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match='iterable'):
         getattr(connector, operation)(given)
     assert len(connector) == 0
 

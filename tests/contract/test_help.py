@@ -1,13 +1,11 @@
-"""The examples that `help()` shows run, annotations, and the version."""
+"""The examples that `help()` shows run, and annotations can be evaluated."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
-import re
 import typing
 
-import proxystore_local
 from proxystore_local import LocalConnector
 
 
@@ -23,14 +21,13 @@ def test_each_public_method_has_an_example_that_runs() -> None:
             run.add(test.name)
     methods = inspect.getmembers(LocalConnector, inspect.isroutine)
     public = [name for name, _ in methods if not name.startswith('_')]
-    assert run == {'LocalConnector', *map('LocalConnector.{}'.format, public)}
+    assert run == {
+        'LocalConnector',
+        *(f'LocalConnector.{name}' for name in public),
+    }
 
 
 def test_annotations_can_be_evaluated() -> None:
     for name, method in inspect.getmembers(LocalConnector, inspect.isroutine):
         if name in vars(LocalConnector):
             assert typing.get_type_hints(method), name
-
-
-def test_version() -> None:
-    assert re.fullmatch(r'\d+\.\d+\.\d+', proxystore_local.__version__)

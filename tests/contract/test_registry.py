@@ -72,6 +72,7 @@ def test_all_is_freed_with_the_last_connector(lock: str) -> None:
         del first
         assert second.get(key) == b'value'
         del second
+    # What is left of each would be a hundred objects.
     assert len(gc.get_objects()) < before + 100
 
 
@@ -144,8 +145,8 @@ def test_a_fork_and_another_connector_when_the_last_has_just_died(
     """The dict's guard is dead then, but the registry has it still.
 
     The collector clears the weak references to all that it frees, and then
-    calls their callbacks: with a GIL from the oldest object to the youngest,
-    and without a GIL from the smallest to the largest.
+    calls their callbacks: with a GIL in the order in which young objects were
+    made, and without a GIL those of small objects first.
     """
     store: dict[LocalKey, bytes] = {}
     made: list[LocalConnector] = []
@@ -160,7 +161,7 @@ def test_a_fork_and_another_connector_when_the_last_has_just_died(
         assert fork_inside(call, check) == 0
         made.append(LocalConnector(store))
 
-    gc.collect()
+    gc.collect()  # What is made next is all that is young.
     garbage: list[Any] = [Watched(), LocalConnector(store)]
     watched = weakref.ref(garbage[0], intrude)
     garbage.append(garbage)

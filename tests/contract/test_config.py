@@ -35,6 +35,9 @@ def test_data_that_is_gone_is_one_warning_and_an_empty_connector() -> None:
     key = rebuilt.put(b'value')
     assert LocalConnector.from_config(config).get(key) == b'value'
     assert rebuilt.config() == config
+    del rebuilt
+    with pytest.warns(RuntimeWarning, match='is empty'):
+        LocalConnector.from_config(config)
 
 
 @needs_fork

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 from typing import get_args
@@ -52,46 +53,29 @@ class Mutex(RWLockFair):
     gen_wlock = gen_rlock
 
 
-class Property(Seqlock):
-    """A sequence lock whose stamp is a property; those below have faults."""
-
-    def look(self) -> float:
-        return self.now
-
-    def acquire(self) -> None:
-        del self.now
-
-    def release(self, stamp: float) -> None:
-        self.now = stamp
-
-    # Not the methods themselves, which the locks below override.
-    stamp = property(
-        lambda self: self.look(),
-        lambda self, stamp: self.release(stamp),
-        lambda self: self.acquire(),
-    )
+# Sequence locks, each with one fault.
 
 
-class LetsTwoWritersIn(Property):
-    def acquire(self) -> None:
-        vars(self).pop('now', None)
+class LetsTwoWritersIn(Seqlock):
+    def __delattr__(self, name: str) -> None:
+        vars(self).pop(name, None)
 
 
-class HidesWritesUnderWay(Property):
-    def look(self) -> float:
-        return getattr(self, 'now', self.last)
+class HidesWritesUnderWay(Seqlock):
+    def __getattr__(self, name: str) -> float:
+        return self.last
 
 
-class HidesWritesThatAreOver(Property):
-    def release(self, stamp: float) -> None:
-        self.now = SAME
+class HidesWritesThatAreOver(Seqlock):
+    def __setattr__(self, name: str, value: float) -> None:
+        vars(self)[name] = SAME
 
 
-class IsNotReleased(Property):
+class IsNotReleased(Seqlock):
     def __init__(self) -> None:
-        self.last = self.now = SAME
+        vars(self).update(last=SAME, stamp=SAME)
 
-    def release(self, stamp: float) -> None:
+    def __setattr__(self, name: str, value: float) -> None:
         pass
 
 
@@ -102,14 +86,13 @@ class ReportingLock:
     """A lock that reports a thread that is about to block on it.
 
     Args:
-        lock: The lock that does the work.
         report: Called, before it blocks, by a thread that has to.
     """
 
-    def __init__(self, lock: Any, report: Callable[[], object]) -> None:
-        self._lock = lock
+    def __init__(self, report: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
         self._report = report
-        self.release = lock.release
+        self.release = self._lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> Any:
         if self._lock.acquire(blocking=False):

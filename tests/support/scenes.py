@@ -7,13 +7,14 @@ has found that it must wait.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 from typing import TypeAlias
 from typing import TypeVar
@@ -34,9 +35,6 @@ from tests.support.operations import OPERATIONS
 
 T = TypeVar('T')
 Hook: TypeAlias = Callable[[], object]
-
-# Two keys that are not in the dict.
-NEW, NEWER = LocalKey('new'), LocalKey('newer')
 
 # Operations that can be stopped half way: those on keys.
 STOPPABLE = [name for name, it in OPERATIONS.items() if not it.whole]
@@ -59,25 +57,23 @@ class HookedKey(LocalKey):
     __hash__ = LocalKey.__hash__
 
 
-def hooked(key: LocalKey, hook: Hook) -> HookedKey:
-    """Make a key that equals another and calls a hook when compared."""
-    made = HookedKey(key.id)
-    made.hook = hook
-    return made
+class FreedKey(HookedKey):
+    """A key that calls a hook when it is freed instead: inside evict."""
 
-
-class FreedKey(LocalKey):
-    """A key that calls a hook when it is freed: inside evict."""
-
-    hook: Hook
+    __eq__ = LocalKey.__eq__
+    __hash__ = LocalKey.__hash__
 
     def __del__(self) -> None:
         self.hook()
 
 
-def freed(key: LocalKey, hook: Hook) -> FreedKey:
-    """Make a key that equals another and calls a hook when freed."""
-    made = FreedKey(key.id)
+def hooked(
+    key: LocalKey,
+    hook: Hook,
+    kind: type[HookedKey] = HookedKey,
+) -> HookedKey:
+    """Make a key that equals another and calls a hook."""
+    made = kind(key.id)
     made.hook = hook
     return made
 
@@ -92,26 +88,13 @@ def once(*hooks: Hook) -> Hook:
     return call
 
 
-@contextlib.contextmanager
-def minted(keys: Sequence[LocalKey]) -> Iterator[None]:
+def minted(keys: Sequence[LocalKey]) -> AbstractContextManager[object]:
     """Let put() mint the first of some keys, and put_batch() all of them."""
-    with mock.patch.multiple(
+    return mock.patch.multiple(
         connector_module,
         mint=lambda: keys[0],
         mint_batch=lambda count: [*keys[:count]],
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def waits(hook: Hook) -> Iterator[None]:
-    """Call a hook wherever a thread waits for the connector's own lock."""
-
-    def sleep(_: float) -> None:
-        hook()
-
-    with mock.patch.object(seqlocked, 'sleep', sleep):
-        yield
+    )
 
 
 def start(work: Callable[[], T]) -> Future[T]:
@@ -169,51 +152,43 @@ class Scene:
         self.threads: list[Future[Any]] = []
         self.on_block: Hook = lambda: self.reports.put('blocked')
         self.on_wait: Hook = self.wait_for_all_to_leave
-        self.patch = waits(self.wait)
 
-        def make_inner_lock() -> ReportingLock:
-            return ReportingLock(threading.Lock(), self.block)
+        # Either may be replaced later.
+        def block() -> None:
+            self.on_block()
 
+        def wait(_: float) -> None:
+            self.on_wait()
+
+        self.patch = mock.patch.object(seqlocked, 'sleep', wait)
         self.store = dict(CONTENTS)
         self.connector = LocalConnector(
             self.store,
             include_data_in_config=True,
-            lock=make_lock(lock_factory=make_inner_lock),
+            lock=make_lock(lock_factory=partial(ReportingLock, block)),
         )
-
-    def block(self) -> None:
-        self.on_block()
-
-    def wait(self) -> None:
-        self.on_wait()
 
     def wait_for_all_to_leave(self) -> None:
         self.on_block()
         assert self.left.wait(PATIENCE), 'whoever is inside never left'
 
     def __enter__(self) -> Scene:
-        self.patch.__enter__()
+        self.patch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.leave()
         finally:
-            self.patch.__exit__(None, None, None)
+            self.patch.stop()
 
-    def stop(
-        self,
-        name: str,
-        first: LocalKey = NEW,
-        last: LocalKey = NEWER,
-    ) -> Future[Any]:
+    def stop(self, name: str) -> Future[Any]:
         """Have a thread in the middle of an operation, until all leave.
 
         Args:
             name: Name of the operation, one of STOPPABLE. One on a single key
-                is on B.
-            first: Key that a batch has before B.
-            last: Key that a batch has after B.
+                is on B. A batch has other keys before and after it: get_batch
+                A, and put_batch new ones.
         """
         inside = threading.Event()
 
@@ -221,10 +196,11 @@ class Scene:
             inside.set()
             assert self.left.wait(PATIENCE), 'was never let go'
 
-        keys = [first, hooked(B, once(stay)), last]
-        mints: dict[str, Any] = {
-            'put': minted(keys[1:]),
-            'put_batch': minted(keys),
+        key = hooked(B, once(stay))
+        keys = [A, key, A]
+        mints = {
+            'put': minted([key]),
+            'put_batch': minted([LocalKey('new'), key, LocalKey('newer')]),
         }
 
         def work() -> Any:
@@ -232,8 +208,8 @@ class Scene:
                 keys[1] = B
                 # Made by the thread that frees it, or else, without a GIL,
                 # it is freed later.
-                self.store[freed(B, stay)] = self.store.pop(B)
-            with mints.get(name, contextlib.nullcontext()):
+                self.store[hooked(B, stay, FreedKey)] = self.store.pop(B)
+            with mints.get(name, nullcontext()):
                 return OPERATIONS[name](self.connector, keys=keys, number=1)
 
         self.threads.append(start(work))

@@ -60,6 +60,5 @@ def test_decides_whether_a_history_is_linearizable(name: str) -> None:
 def test_looks_at_the_final_contents() -> None:
     history = [call('set', A, b'new', at=(0, 1))]
     assert_linearizable(history, OLD, OLD | {A: b'new'})
-    with pytest.raises(AssertionError, match='not linearizable') as caught:
+    with pytest.raises(AssertionError, match=r'0 to +1  thread 0: set'):
         assert_linearizable(history, OLD, OLD)
-    assert "0 to      1  thread 0: set(a, b'new') -> None" in str(caught.value)

@@ -11,12 +11,17 @@ Comput. 29, 2017).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import clock_gettime_ns
+from time import CLOCK_MONOTONIC
 from typing import Any
 
+from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
+from tests.support.operations import KEYS
 from tests.support.operations import Model
 from tests.support.operations import OPERATIONS
 
@@ -43,20 +48,49 @@ class Call:
     end: float
 
     def __str__(self) -> str:
-        arguments = ', '.join(map(_show, self.arguments))
+        arguments = ', '.join(map(repr, self.arguments))
         return (
             f'{self.start:>6} to {self.end:>6}  thread {self.thread}: '
-            f'{self.name}({arguments}) -> {_show(self.result)}'
+            f'{self.name}({arguments}) -> {self.result!r}'
         )
+
+
+def record(
+    connector: LocalConnector,
+    thread: int,
+    names: Sequence[str],
+    make_keys: Callable[[], Sequence[LocalKey]] = lambda: KEYS,
+) -> list[Call]:
+    """Do operations, each with a value of its own, and record them.
+
+    Args:
+        connector: What to do them on.
+        thread: Number of the thread.
+        names: Names of the operations. Those on one key are on the first key
+            and on the second one by turns.
+        make_keys: Makes two keys, for each operation anew.
+    """
+    history = []
+    for number, name in enumerate(names):
+        value = b'%d.%d' % (thread, number)
+        operation = OPERATIONS[name]
+        arguments = operation.arguments(value, make_keys(), number % 2)
+        start = clock_gettime_ns(CLOCK_MONOTONIC)
+        try:
+            result = getattr(connector, name)(*arguments)
+        except (AssertionError, KeyError) as error:
+            result = error
+        end = clock_gettime_ns(CLOCK_MONOTONIC)
+        history.append(Call(thread, name, arguments, result, start, end))
+    return history
 
 
 def apply(call: Call, model: Model) -> bool:
     """Do what a call did, to a model dict, and see if its result is right."""
     if isinstance(call.result, Exception):
         return False
-    operation = OPERATIONS[call.name]
-    expected = operation.model(model, call.result, *call.arguments)
-    return bool(call.result == expected)
+    do = OPERATIONS[call.name].model
+    return bool(call.result == do(model, call.result, *call.arguments))
 
 
 def linearizable(
@@ -107,19 +141,5 @@ def assert_linearizable(
     if not linearizable(calls, before):
         lines = '\n'.join(map(str, calls))
         raise AssertionError(
-            f'not linearizable, from {_show(dict(before))}:\n{lines}',
+            f'not linearizable, from {before}:\n{lines}',
         )
-
-
-def _show(thing: Any) -> str:
-    """Write a value in short: keys as their ids."""
-    match thing:
-        case LocalKey():
-            return thing.id
-        case dict():
-            items = [f'{_show(k)}: {_show(v)}' for k, v in thing.items()]
-            return f'{{{", ".join(items)}}}'
-        case list() | tuple():
-            return f'[{", ".join(map(_show, thing))}]'
-        case _:
-            return repr(thing)

@@ -1,4 +1,4 @@
-"""The operations of a connector, what each does to a dict, and programs.
+"""The operations of a connector, and what each does to a dict.
 
 All tests of "each operation" take them from OPERATIONS.
 """
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import TypeAlias
-
-import hypothesis.strategies as st
 
 from proxystore_local import LocalConnector
 from proxystore_local import LocalKey
@@ -122,52 +120,3 @@ OPERATIONS = {
 }
 WRITES = [name for name, it in OPERATIONS.items() if it.writes]
 READS = [name for name, it in OPERATIONS.items() if not it.writes]
-
-
-@dataclass(frozen=True)
-class Step:
-    """An operation in a program.
-
-    Attributes:
-        name: Name of the operation.
-        number: On which of KEYS it is, if it is on one.
-    """
-
-    name: str
-    number: int = 0
-
-    def arguments(
-        self,
-        value: bytes,
-        keys: Sequence[LocalKey] = KEYS,
-    ) -> tuple[Any, ...]:
-        """What to call the method with, so that it writes a value."""
-        return OPERATIONS[self.name].arguments(value, keys, self.number)
-
-    def __str__(self) -> str:
-        if 'key' in OPERATIONS[self.name].takes:
-            return f'{self.name}({KEYS[self.number].id})'
-        return self.name
-
-
-# What each of the threads does, step by step, each by a connector of its own.
-Program: TypeAlias = Sequence[Sequence[Step]]
-
-
-def show(program: Program) -> str:
-    """Write a program in a line, to be told from others."""
-    return ' | '.join('; '.join(map(str, steps)) for steps in program)
-
-
-def programs() -> st.SearchStrategy[Program]:
-    """Draw programs of two or three threads, of one or two steps each.
-
-    They shrink to few steps on one key.
-    """
-    steps = st.builds(
-        Step,
-        name=st.sampled_from([*READS, *WRITES]),
-        number=st.sampled_from(range(len(KEYS))),
-    )
-    threads = st.lists(steps, min_size=1, max_size=2)
-    return st.lists(threads, min_size=2, max_size=3)

@@ -1,4 +1,4 @@
-"""Reads share the dict, a write has it alone, and a batch reads one moment.
+"""Reads share the dict, a write has it alone, get_batch sees one moment.
 
 What is checked between threads is a function of a lock maker: it must hold for
 every lock, and fail with one that does too little.

@@ -84,33 +84,32 @@ def violations(source: str, sections: int) -> list[str]:
             it.offset: (it.opname, it.argval)
             for it in dis.get_instructions(code)
         }
-        for start, acquire in does.items():
-            if acquire != ACQUIRE:
+        starts = [at for at, it in does.items() if it == ACQUIRE]
+        sections -= len(starts)
+        # If the acquisition itself fails, nothing is acquired.
+        todo = [after[start][0] for start in starts]
+        seen = set()
+        while todo:
+            at = todo.pop()
+            if at in seen or does[at] == RELEASE:
                 continue
-            sections -= 1
-            seen = {start}
-            todo = after[start][:1]  # If it fails, nothing is acquired.
-            while todo:
-                at = todo.pop()
-                if at in seen or does[at] == RELEASE:
-                    continue
-                seen.add(at)
-                name, what = does[at]
-                # A handler may stand anywhere.
-                backward = (
-                    'JUMP' in name
-                    and 'NO_INTERRUPT' not in name
-                    and min(after[at]) < at
-                )
-                if (
-                    name.startswith(FORBIDDEN)
-                    or (name.endswith('_ATTR') and what not in PLAIN)
-                    or backward
-                    or -1 in after[at]
-                ):
-                    wrong.append(f'{code.co_qualname}: {does[at]}')
-                else:
-                    todo += after[at]
+            seen.add(at)
+            name, what = does[at]
+            # A handler may stand anywhere.
+            backward = (
+                'JUMP' in name
+                and 'NO_INTERRUPT' not in name
+                and min(after[at]) < at
+            )
+            if (
+                name.startswith(FORBIDDEN)
+                or (name.endswith('_ATTR') and what not in PLAIN)
+                or backward
+                or -1 in after[at]
+            ):
+                wrong.append(f'{code.co_qualname}: {does[at]}')
+            else:
+                todo += after[at]
     assert sections == 0
     return wrong
 

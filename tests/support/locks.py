@@ -54,6 +54,7 @@ class Mutex(RWLockFair):
 
 
 # Sequence locks, each with one fault.
+SAME = 1.0
 
 
 class LetsTwoWritersIn(Seqlock):
@@ -77,9 +78,6 @@ class IsNotReleased(Seqlock):
 
     def __setattr__(self, name: str, value: float) -> None:
         pass
-
-
-SAME = 1.0
 
 
 class ReportingLock:

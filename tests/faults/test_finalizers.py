@@ -268,7 +268,7 @@ def test_comes_to_its_end(scenario: Callable[[], None]) -> None:
     # How an interpreter exits is a matter of luck.
     for _ in range(10 if 'exit' in name else 1):
         code, printed = run_apart(
-            *('-W', 'ignore:This process', '-c'),
+            '-c',
             f'import tests.faults.test_finalizers as it; it.run("{name}")',
         )
         # What a finalizer raises is only printed.

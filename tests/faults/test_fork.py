@@ -21,6 +21,7 @@ from tests.support.processes import fork_inside
 from tests.support.processes import needs_fork
 from tests.support.processes import run_apart
 from tests.support.scenes import assert_free
+from tests.support.scenes import once
 from tests.support.scenes import Scene
 from tests.support.scenes import STOPPABLE
 
@@ -68,65 +69,54 @@ def test_a_fork_while_an_operation_waits(operation: str) -> None:
         scene.stop('set')
 
         def run(fork: Callable[[], object]) -> None:
-            calls = iter([fork, scene.leave])
-
-            def wait() -> None:
-                next(calls)()
-
-            scene.on_wait = wait
+            scene.on_wait = once(fork, scene.leave)
             OPERATIONS[operation](scene.connector)
 
-        assert fork_inside(run, lambda: assert_free(scene.connector)) == 0
+        assert fork_inside(run, partial(assert_free, scene.connector)) == 0
     assert_free(scene.connector)
+
+
+def fork_at_point(point: int, operation: str) -> bool:
+    """Fork at a point of an operation, if there is one; see at_point()."""
+    connector = LocalConnector(include_data_in_config=True)
+    work = partial(OPERATIONS[operation], connector)
+    found = False
+
+    def run(fork: Callable[[], object]) -> None:
+        nonlocal found
+        found = at_point(point, fork, work)
+        if not found:
+            fork()
+
+    assert fork_inside(run, partial(assert_free, connector)) == 0
+    assert_free(connector)
+    return found
 
 
 @pytest.mark.parametrize('operation', OPERATIONS)
 def test_a_fork_at_every_point(operation: str) -> None:
-    for point in itertools.count(1):
-        connector = LocalConnector(include_data_in_config=True)
-        forked = False
-
-        def run(
-            fork: Callable[[], object],
-            point: int = point,
-            connector: LocalConnector = connector,
-        ) -> None:
-            nonlocal forked
-            work = partial(OPERATIONS[operation], connector)
-            forked = at_point(point, fork, work)
-            if not forked:
-                fork()
-
-        assert fork_inside(run, partial(assert_free, connector)) == 0
-        assert_free(connector)
-        if not forked:
-            break
+    points = itertools.count(1)
+    while fork_at_point(next(points), operation):
+        pass
 
 
-def test_parent_and_child_mint_different_keys() -> None:
-    # The child first where it is early: in a handler that was registered
-    # before the package was imported.
+def test_a_child_mints_other_keys_than_its_parent() -> None:
+    # Even in a fork handler that was registered before any of the package.
     program = """if True:
         import os
-
-        out, into = os.pipe()
-
-        def write_key():
-            os.write(into, connector.new_key().id.encode() + b' ')
-
-        os.register_at_fork(after_in_child=write_key)
+        os.register_at_fork(after_in_child=lambda: theirs.append(mint()))
         from proxystore_local import LocalConnector
-
-        connector = LocalConnector()
-        pid = os.fork()
-        if pid == 0:
-            write_key()
+        mint = LocalConnector().new_key
+        mint()
+        theirs = []
+        out, into = os.pipe()
+        if os.fork() == 0:
+            theirs.append(mint())
+            os.write(into, ' '.join(key.id for key in theirs).encode())
             os._exit(0)
-        os.waitpid(pid, 0)
-        theirs = os.read(out, 1000).decode().split()
-        ours = {connector.new_key().id for _ in range(300)}
-        assert len(theirs) == 2
-        assert ours.isdisjoint(theirs)
+        os.wait()
+        ours = {mint().id for _ in range(300)}
+        assert ours.isdisjoint(os.read(out, 10_000).decode().split())
     """
     code, printed = run_apart('-c', program)
     assert code == 0, printed

@@ -8,10 +8,8 @@ for those that they do not reach.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -24,12 +22,20 @@ from tests.support.operations import CONTENTS
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
 from tests.support.scenes import assert_free
+from tests.support.scenes import once
 from tests.support.scenes import Scene
 
 # All but the first could be taken for what our code itself runs into.
-ERRORS: list[type[BaseException]] = [KeyboardInterrupt, AttributeError]
-ERRORS += [IndexError, KeyError, MemoryError, StopIteration, TypeError]
-ERRORS += [ValueError]
+ERRORS: list[type[BaseException]] = [
+    KeyboardInterrupt,
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+]
 
 # Where an operation is interrupted.
 PLACES = ['alone', 'beside a writer', 'between writes']
@@ -44,74 +50,61 @@ def fail() -> None:
 
 def do_at_point(
     point: int,
-    intrude: Callable[[], object],
     operation: str,
     place: str,
-    scene: Scene,
-) -> bool:
-    """Do an operation, and something else at a point; see at_point()."""
-    work = partial(OPERATIONS[operation], scene.connector)
-    before: Callable[[], object] = bool
-    if place == 'between writes':  # Which change nothing.
-        before = partial(scene.connector.set, B, CONTENTS[B])
-    return at_point(point, intrude, work, before)
+    make_lock: LockMaker,
+    error: BaseException | None = None,
+) -> tuple[bool, list[bytes]]:
+    """Do an operation, and raise an error or use the dict at a point of it.
 
+    Returns:
+        If there was such a point, see at_point(); and what is stored then.
+    """
 
-@contextlib.contextmanager
-def scene_at(place: str, make_lock: LockMaker = default) -> Iterator[Scene]:
-    """Have another thread inside, until the calling one waits a third time."""
-    waits = 0
-
-    def wait() -> None:
-        nonlocal waits
-        waits += 1
-        if waits == 3:
-            scene.leave()
+    def intrude() -> None:
+        if error is not None:
+            raise error
+        scene.leave()
+        assert_free(scene.connector)
 
     with Scene(make_lock) as scene:
+        work = partial(OPERATIONS[operation], scene.connector)
+        before: Callable[[], object] = bool
         if place == 'beside a writer':
             scene.stop('set')
-        scene.on_wait = wait
+        if place == 'between writes':  # Which change nothing.
+            before = partial(scene.connector.set, B, CONTENTS[B])
+        # The writer is inside until this thread waits a third time.
+        scene.on_wait = once(bool, bool, scene.leave)
         # Locks of readerwriterlock, which no thread may find held.
         scene.on_block = fail
-        yield scene
+        try:
+            found = at_point(point, intrude, work, before)
+            assert not found or error is None, 'was swallowed'
+        except BaseException as raised:
+            if raised is not error:
+                raise
+            found = True
+        scene.leave()
+        stored = sorted(scene.store.values())
+        assert_free(scene.connector)
+    return found, stored
 
 
 def check_interrupted(
     operation: str,
     place: str,
-    kind: type[BaseException] = KeyboardInterrupt,
     make_lock: LockMaker = default,
+    kind: type[BaseException] = KeyboardInterrupt,
 ) -> None:
     """An interrupted operation completes or has no effect, and frees all."""
-
-    def run(point: int) -> tuple[bool, list[bytes]]:
-        """Interrupt at a point: if there was one, and what is stored then."""
-        # Not one for all points, which would keep all tracebacks alive.
-        error = kind(point)
-        raised: list[BaseException] = []
-
-        def interrupt() -> None:
-            raise error
-
-        with scene_at(place, make_lock) as scene:
-            try:
-                found = do_at_point(point, interrupt, operation, place, scene)
-                assert not found, 'was swallowed'
-            except kind as caught:
-                raised.append(caught)
-            assert raised in ([], [error])
-            scene.leave()
-            stored = sorted(scene.store.values())
-            assert_free(scene.connector)
-        return bool(raised), stored
-
-    _, whole = run(0)
-    _, nothing = run(1)  # At the first point nothing is done yet.
+    _, whole = do_at_point(0, operation, place, make_lock, kind())
+    # At the first point nothing is done yet.
+    _, nothing = do_at_point(1, operation, place, make_lock, kind())
     for point in itertools.count(2):
-        interrupted, stored = run(point)
+        found, stored = do_at_point(point, operation, place, make_lock, kind())
         assert stored in (nothing, whole)
-        if not interrupted:
+        if not found:
             break
 
 
@@ -122,15 +115,7 @@ def check_intruded(
 ) -> None:
     """Other code finds the dict free, in this thread and in others."""
     for point in itertools.count(1):
-        with scene_at(place, make_lock) as scene:
-
-            def intrude(scene: Scene = scene) -> None:
-                scene.leave()
-                assert_free(scene.connector)
-
-            found = do_at_point(point, intrude, operation, place, scene)
-            scene.leave()
-            assert_free(scene.connector)
+        found, _ = do_at_point(point, operation, place, make_lock)
         if not found:
             break
 
@@ -143,7 +128,7 @@ def test_an_exception_at_every_point(
     place: str,
     kind: type[BaseException],
 ) -> None:
-    check_interrupted(operation, place, kind)
+    check_interrupted(operation, place, kind=kind)
 
 
 @every_place

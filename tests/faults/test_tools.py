@@ -69,16 +69,13 @@ def fail_allocations() -> None:
     """Let each allocation of each operation fail, one after the other."""
     _testcapi = importlib.import_module('_testcapi')
 
-    keys = [LocalKey(str(number)) for number in range(30)]
+    keys = [LocalKey(str(number)) for number in range(12)]
     failures = 0
     for name, size, number in itertools.product(
-        OPERATIONS, range(12), range(100)
+        OPERATIONS, range(len(keys)), range(100)
     ):
         contents = dict.fromkeys(keys[:size], b'0')
-        connector = LocalConnector(
-            contents.copy(),
-            include_data_in_config=True,
-        )
+        connector = LocalConnector({**contents}, include_data_in_config=True)
         method = getattr(connector, name)
         arguments = OPERATIONS[name].arguments(b'1', keys[:4])
         failed = False
@@ -96,7 +93,6 @@ def fail_allocations() -> None:
         connector.set(A, b'1')
         assert connector.get(A) == b'1'
         connector.evict(A)
-    print(failures, 'failures')
     assert failures > 100
 
 

@@ -1,14 +1,14 @@
-"""Faults by the thousand, all at once, and an exact audit in the end.
+"""A soak: faults strike threads at random, and an audit checks the contents.
 
     python -m tests.support.soak MINUTES [LOCK]
 
 Threads use one connector. Signal handlers raise or use it, exceptions are set
-in threads, finalizers run, and the process forks from any thread. What strikes
-operations strikes handlers and finalizers as well.
+in threads, finalizers use it, and every thread forks. Handlers and finalizers
+are interrupted like everything else.
 
-Prints what it did. It exits with 1, and the stacks of all threads, if an
-operation hung, was lost or done by half, or if the contents in the end are not
-exactly what the completed operations imply.
+Prints what it did. It exits with 1 if an operation was lost or done by half,
+or if the contents in the end are not exactly what the operations imply. If it
+hangs, it prints the stacks of all threads and exits with 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import ctypes
 import faulthandler
 import gc
 import os
-import queue
 import random
 import signal
 import sys
@@ -26,6 +25,7 @@ import time
 import traceback
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from operator import call
 from typing import Any
@@ -40,9 +40,6 @@ from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
 from tests.support.scenes import hooked
 
-# Put again and again by one thread, which evicts it from first to last.
-BATCH = [b'batch %d' % number for number in range(5)]
-
 # In place of the keys that an interrupted operation minted, or of the one.
 UNKNOWN: Any = tuple(range(4))
 
@@ -52,104 +49,105 @@ class InterruptError(Exception):
 
 
 class Here(threading.local):
-    """What a thread keeps: the worker and the garbage for finalizers in it."""
+    """What each thread of the soak has of its own.
 
-    inside: Worker | None = None
-    litter: Any = staticmethod(bool)  # Or a weak reference.
-    swallowed = False  # An interrupt ended in a finalizer.
+    None of it is shared: without a GIL, a forked child could find it locked.
+    """
+
+    soak: Soak | None = None  # In other threads, and until all is there.
+
+    def enter(self, soak: Soak) -> None:
+        """Let this thread be one of the soak."""
+        self.idle: list[Worker] = []
+        self.armed = False
+        self.garbage: Callable[[], Garbage | None] = lambda: None
+        self.random = random.Random()
+        self.counts: Counter[str] = Counter()
+        soak.counts.append(self.counts)
+        self.soak = soak
 
 
 here = Here()
 
 
-class Litter:
-    """Cyclic garbage, which uses the connector when it is finalized."""
+class Garbage:
+    """A reference cycle whose finalizer uses the connector."""
 
     def __init__(self) -> None:
         self.cycle = self
 
-    def __del__(self: object) -> None:  # The weak reference calls it as well.
-        worker = here.inside
-        if worker is not None:
-            here.inside = None  # For the finalizers inside this one.
-            try:
-                worker.work()
-                worker.counts['finalizers'] += 1
-            finally:
-                here.inside = worker
+    def __del__(self) -> None:
+        if here.soak is not None:
+            here.soak.use('finalizers')
 
 
 class Worker:
-    """Runs every operation, and knows exactly what must come of it.
+    """Does every operation, and knows exactly what must come of it.
 
-    Its keys and values are its own, so that other threads do not change what
-    it must find. It logs an operation, and its result when it has returned: so
-    after an interrupt there is one at most that was done or not. An interrupt
-    may come anywhere: settle() changes what is known at one stroke.
+    Its keys and values are its own, so that other workers do not change what
+    it must find. An interrupt may come anywhere, so what is known is replaced
+    in one step: what the completed operations imply, and the operation, if
+    any, that has been started since, and so may be completed or not.
     """
 
     def __init__(self, soak: Soak) -> None:
         self.soak = soak
-        self.name = b'%d ' % len(soak.workers)  # All its values begin so.
         self.keys = [soak.connector.new_key() for _ in UNKNOWN]
-        self.known: tuple[Model, list[Any], list[Any]] = {}, [], []
-        # Neither is shared: a child would find it locked, without a GIL.
-        self.random = random.Random(self.name)
-        self.counts: Counter[str] = Counter()
+        self.name = self.keys[0].id.encode()  # All its values begin so.
+        self.known: tuple[Model, Any] = {}, None
+        soak.workers.append(self)
 
     def work(self) -> None:
         """Check what came of the last time, and do each operation."""
-        connector = self.soak.connect()
-        self.settle(connector)
-        model, log, results = self.known
-        for key in model.keys() - self.keys:  # It was put the last time.
-            log.append(('evict', (key,)))
-            connector.evict(key)
-            results.append(None)
+        # Another one on the same dict, with the same lock.
+        self.connector = LocalConnector(
+            self.soak.store, include_data_in_config=True
+        )
+        self.settle()
+        for key in self.known[0].keys() - self.keys:
+            self.do('evict', (key,))  # It was put the last time.
         names = [*OPERATIONS, 'set', 'get']
-        self.random.shuffle(names)
+        here.random.shuffle(names)
         for name in names:
-            if not here.litter():  # Not faster than it is collected.
-                here.litter = weakref.ref(Litter(), Litter.__del__)
-            value = b'%s%d' % (self.name, self.random.getrandbits(64))
-            number = self.random.randrange(len(self.keys))
+            if here.garbage() is None and gc.isenabled():
+                # Not faster than it is collected.
+                here.garbage = weakref.ref(Garbage())
+            value = b'%s %d' % (self.name, here.random.getrandbits(64))
+            number = here.random.randrange(len(self.keys))
             arguments = OPERATIONS[name].arguments(value, self.keys, number)
-            log.append((name, arguments))
-            results.append(getattr(connector, name)(*arguments))
-        # Of the batch all is there, but what has been evicted in order.
-        first, *others = self.soak.batch
-        between: list[Any] = []
-        if self.soak.lock is not None:  # Nobody comes into the default one.
-            between = [hooked(it, partial(time.sleep, 0)) for it in self.keys]
-        for values in (
-            connector.get_batch([first, *between, *others]),
-            connector.config()['store_dict'].values(),
-        ):
-            seen = [value for value in values if value in BATCH]
-            assert seen == BATCH[len(BATCH) - len(seen) :], seen
+            self.do(name, arguments)
+        for number in range(20):  # All workers do this, on one key.
+            self.connector.set(self.soak.contended, b'%d' % number)
+            if number % 5 == 0:
+                self.connector.evict(self.soak.contended)
 
-    def settle(self, connector: LocalConnector) -> None:
-        """See that results and contents are as the log implies."""
-        model, log, results = self.known
-        model = model.copy()
-        for (name, arguments), result in zip(log, results):
-            expected = OPERATIONS[name].model(model, result, *arguments)
-            assert OPERATIONS[name].whole or result == expected, (name, result)
+    def do(self, name: str, arguments: Any) -> None:
+        """Do an operation, and check its result."""
+        model = self.known[0].copy()
+        self.known = self.known[0], (name, arguments)
+        result = getattr(self.connector, name)(*arguments)
+        expected = OPERATIONS[name].model(model, result, *arguments)
+        assert OPERATIONS[name].whole or result == expected, (name, result)
+        self.known = model, None
+        here.counts['operations'] += 1
+
+    def settle(self) -> None:
+        """Check that the contents are as known, and replace what is known."""
+        model, started = self.known
         found = {
             key: value
-            for key, value in connector.config()['store_dict'].items()
+            for key, value in self.connector.config()['store_dict'].items()
             if value.startswith(self.name)
         }
-        if len(results) < len(log):
-            name, arguments = log[-1]
+        if started is None:
+            assert found == model, f'{found} and not {model}'
+        else:
+            name, arguments = started
             after = model.copy()
             OPERATIONS[name].model(after, UNKNOWN, *arguments)
             either = sorted(model.values()), sorted(after.values())
             assert sorted(found.values()) in either, (name, found, model)
-        else:
-            assert found == model, f'{found} and not {model}'
-        self.known = found, [], []
-        self.counts['operations'] += len(results)
+        self.known = found, None
 
 
 class Soak:
@@ -157,145 +155,141 @@ class Soak:
 
     def __init__(self, seconds: float, lock: Any) -> None:
         self.end = time.monotonic() + seconds
-        self.lock = lock
         self.store: dict[Any, bytes] = {}
-        self.connector = LocalConnector(self.store, lock=lock)
-        self.batch = [self.connector.new_key()]
+        self.connector = LocalConnector(
+            self.store, include_data_in_config=True, lock=lock
+        )
+        self.contended = self.connector.new_key()
         self.failures: list[BaseException] = []
         self.workers: list[Worker] = []
-        # Those of signal handlers: one may come inside another.
-        self.idle = [self.worker(), self.worker()]
+        self.counts: list[Counter[str]] = []
         # Threads in which an exception is to be set.
-        self.armed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.armed: list[int] = []
 
-    def connect(self) -> LocalConnector:
-        return LocalConnector(self.store, include_data_in_config=True)
+    def use(self, user: str) -> None:
+        """Let a worker work that nobody in this thread uses now."""
+        idle = here.idle
+        worker = idle.pop() if idle else Worker(self)
+        try:
+            worker.work()
+        finally:
+            idle.append(worker)
+        here.counts[user] += 1
 
-    def worker(self) -> Worker:
-        self.workers.append(Worker(self))
-        return self.workers[-1]
+    def arm(self) -> None:
+        """Have this thread interrupted once, and soon."""
+        if threading.current_thread() is threading.main_thread():
+            delay = here.random.uniform(10e-6, 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, delay)
+        else:
+            self.armed.append(threading.get_ident())
+
+    def handle(self, *_: object) -> None:
+        """Handle a signal: raise, or use the connector, until the next one."""
+        if here.random.random() < 0.5:
+            raise InterruptError
+        self.arm()
+        self.use('handlers')
 
     def fail(self, uncaught: Any) -> None:
-        """End the soak, and say why; but an interrupt ends in a finalizer."""
-        struck = isinstance(uncaught.exc_value, InterruptError)
-        if struck and hasattr(uncaught, 'object'):
-            here.swallowed = True
+        """Note an error in a thread or a finalizer, to end the soak.
+
+        An interrupt goes no further than a finalizer, so another one has to
+        follow; not here, where it would be lost.
+        """
+        in_finalizer = hasattr(uncaught, 'object')
+        if in_finalizer and isinstance(uncaught.exc_value, InterruptError):
+            here.armed = False
         else:
             self.failures.append(uncaught.exc_value)
             traceback.print_exception(uncaught.exc_value)
 
-    def handle(self, *_: object) -> None:
-        """Handle a signal: use the connector, until struck or not, or raise.
-
-        Whoever uses it has to come back by itself.
-        """
-        what = random.choice(['use', 'use until struck', 'raise'])
-        if what == 'raise' or not self.idle:
-            raise InterruptError
-        worker = self.idle.pop()
-        if what == 'use':
-            worker.work()
-        else:
-            self.interrupts(worker)
-        worker.counts['handlers'] += 1
-        self.idle.append(worker)
-        set_alarm()
-
-    def strike(self, fault: Any, worker: Worker, inside: Worker) -> None:
-        here.inside = inside
-        fault(worker)
-        worker.counts[fault.__name__] += 1
-
-    def loop(self) -> None:
-        """Let faults strike this thread, and others that come and go."""
-        faults = [self.interrupts, self.forks, self.batches]
-        faults += [self.async_exceptions, self.async_exceptions]
-        main, *others = [(it, self.worker(), self.worker()) for it in faults]
-        threads = [threading.Thread() for _ in others]
-        over = False
-        while not over or any(thread.is_alive() for thread in threads):
-            over = bool(self.failures) or time.monotonic() > self.end
-            for number, given in enumerate(others):
-                if not over and not threads[number].is_alive():
-                    threads[number] = threading.Thread(
-                        target=self.strike, args=given, daemon=True
-                    )
-                    threads[number].start()
-            self.strike(*main)
-            if random.random() < 0.02:
-                self.strike(self.forks, *main[1:])
-            while not self.armed.empty():
-                ident = ctypes.c_ulong(self.armed.get())
-                error = ctypes.py_object(InterruptError)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
-
-    # The faults.
-
-    def interrupts(self, worker: Worker) -> None:
-        self.until_struck(worker, set_alarm)
-
-    def async_exceptions(self, worker: Worker) -> None:
-        ident = threading.get_ident()
-        self.until_struck(worker, partial(self.armed.put, ident))
-
-    def until_struck(self, worker: Worker, arm: Any) -> None:
+    def work_until_interrupted(self, interrupt: str) -> None:
+        """Use the connector until an interrupt comes, and fork at times."""
+        here.armed = False
         try:
-            arm()
-            # Not by a condition of the loop: on 3.12 and 3.13 an interrupt
-            # at the jump back to that is not caught here.
+            # Without a condition: on 3.12 and 3.13, an interrupt at the jump
+            # back to one is not caught here.
             while True:
-                if here.swallowed:
-                    here.swallowed = False
-                    break
-                worker.work()
+                if not here.armed:
+                    here.armed = True
+                    self.arm()
+                self.use('threads')
         except InterruptError:
-            pass
+            here.counts[interrupt] += 1
+        if here.random.random() < 0.05:
+            self.fork()
 
-    def forks(self, worker: Worker) -> None:
-        """Fork, and see that both sides can go on.
-
-        The child touches nothing that other threads change but the connector.
-        What another thread was about to change may stay locked in the child,
-        in CPython itself, if it has no GIL.
-        """
+    def fork(self) -> None:
+        """Fork, and see that the child can go on."""
 
         def work() -> None:
+            # Without a GIL, CPython itself may stay locked in a child.
             signal.alarm(2 if FREE_THREADED else PATIENCE // 2)
-            worker.work()
-            worker.settle(self.connect())
+            self.use('children')
             assert not self.failures
 
         status = fork_inside(call, work)
         hung = FREE_THREADED and os.WIFSIGNALED(status)
         assert hung or status == 0, f'the child ended with status {status}'
-        worker.counts['hung children'] += hung
-        worker.work()
+        here.counts['forks'] += 1
+        here.counts['hung children'] += hung
 
-    def batches(self, worker: Worker) -> None:
-        for _ in range(1000):
-            self.batch = self.connector.put_batch(BATCH)
-            assert self.connector.get_batch(self.batch) == BATCH
-            for key in self.batch:
-                self.connector.evict(key)
+    def goes_on(self) -> bool:
+        return time.monotonic() < self.end and not self.failures
+
+    def work(self) -> None:
+        """Work until the end, where exceptions are set in this thread."""
+        here.enter(self)
+        while self.goes_on():
+            self.work_until_interrupted('async_exceptions')
+
+    def work_slowly(self) -> None:
+        """Let the other threads run inside operations, until the end.
+
+        The keys do that when they are compared, so others find the lock held
+        and their reads disturbed. In this thread finalizers do nothing, as one
+        that used the connector there would deadlock.
+        """
+        switch = partial(time.sleep, 0)
+        key = self.connector.put(b'slow')
+        keys = [hooked(self.contended, switch)] * 10
+        while self.goes_on():
+            self.connector.set(hooked(key, switch), b'slow')
+            values = self.connector.get_batch(keys)
+            assert values == values[:1] * len(keys), f'torn: {values}'
+            time.sleep(0.005)
+        self.connector.evict(key)
+
+    def run(self) -> None:
+        """Let all threads work, and set exceptions in them."""
+        here.enter(self)
+        threads = [
+            threading.Thread(target=work, daemon=True)
+            for work in [*[self.work_slowly] * 2, *[self.work] * 5]
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            self.work_until_interrupted('interrupts')
+            while self.armed:
+                ident = ctypes.c_ulong(self.armed.pop())
+                error = ctypes.py_object(InterruptError)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
 
     def audit(self) -> None:
         """Every operation works, and the contents are exactly as implied."""
+        gc.disable()
         gc.collect()
-        here.inside = None
         for error in self.failures:
             raise error
-        implied: Counter[Any] = Counter()
+        implied: Model = {}
         for worker in self.workers:
             worker.work()
-            worker.settle(self.connect())
-            implied.update(worker.known[0].items())
-        found = Counter(self.store.items())
-        assert found == implied, f'{found - implied} and not {implied - found}'
-        assert len(self.connector) == found.total()
-
-
-def set_alarm() -> None:
-    signal.setitimer(signal.ITIMER_REAL, random.uniform(10e-6, 300e-6))
+            worker.settle()
+            implied.update(worker.known[0])
+        self.connector.evict(self.contended)
+        assert self.store == implied, f'{self.store} and not {implied}'
 
 
 def main(minutes: str, lock: str = 'default') -> None:
@@ -309,9 +303,9 @@ def main(minutes: str, lock: str = 'default') -> None:
     gc.set_threshold(5, 0 if FREE_THREADED else 10)
     gc.freeze()  # So that a collection is as short as an operation.
     sys.setswitchinterval(1e-4)
-    soak.loop()
+    soak.run()
     soak.audit()
-    print(dict(sum((it.counts for it in soak.workers), Counter())))
+    print(dict(sum(soak.counts, Counter())))
 
 
 if __name__ == '__main__':

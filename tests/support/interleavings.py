@@ -90,7 +90,8 @@ class Execution:
 
     def work(self, thread: int) -> None:
         names = self.program[thread].split()
-        self.histories[thread] += record(self.connector, thread, names)
+        history = record(self.connector, thread, names)
+        self.histories[thread].extend(history)
 
     def check(self) -> bool:
         history = [call for each in self.histories for call in each]

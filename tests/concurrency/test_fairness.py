@@ -113,6 +113,26 @@ def test_nobody_waits_for_a_thread_that_was_stopped_at_exit() -> None:
             operation(scene.connector)
 
 
+def test_a_writer_that_goes_on_with_a_new_lock_keeps_others_out() -> None:
+    became: list[str] = []
+    # The lock is replaced after the first wait, as at exit and after a fork.
+    replaced = [True, False]
+    with (
+        Scene() as scene,
+        mock.patch.object(seqlocked, 'is_finalizing', side_effect=replaced),
+    ):
+
+        def write() -> None:
+            work = partial(scene.connector.set, A, b'other')
+            became.append(scene.attempt(work)[0])
+
+        scene.stop('set')
+        scene.on_wait = once(bool, scene.on_wait)
+        scene.connector.set(hooked(A, once(write)), b'new')
+    assert became == ['blocked']
+    assert scene.store[A] == b'other'
+
+
 def test_threads_leave_nothing_behind() -> None:
     connector = LocalConnector()
 

@@ -9,7 +9,7 @@ from tests.support.processes import run_apart
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600), needs_fork]
 
-FAULTS = ['interrupts', 'async_exceptions', 'handlers', 'finalizers', 'forks']
+FAULTS = ['interrupts', 'handlers', 'finalizers', 'forks']
 
 
 def soak(seconds: float, lock: str, patience: int) -> tuple[int, str]:

@@ -22,15 +22,16 @@ import signal
 import sys
 import threading
 import time
-import traceback
-import weakref
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from operator import call
+from operator import not_
+from queue import SimpleQueue
 from typing import Any
 
 from proxystore_local import LocalConnector
+from proxystore_local import LocalKey
 from tests.support.locks import LOCKS
 from tests.support.locks import NoLock
 from tests.support.locks import PATIENCE
@@ -38,47 +39,40 @@ from tests.support.operations import Model
 from tests.support.operations import OPERATIONS
 from tests.support.processes import fork_inside
 from tests.support.processes import FREE_THREADED
-from tests.support.scenes import hooked
 
 # In place of the keys that an interrupted operation minted, or of the one.
 UNKNOWN: Any = tuple(range(4))
+
+# If this thread is to be interrupted soon.
+here = threading.local()
 
 
 class InterruptError(Exception):
     """What interrupts operations."""
 
 
-class Here(threading.local):
-    """What each thread of the soak has of its own.
+class SlowKey(LocalKey):
+    """A key that lets other threads run when it is compared, as equal.
 
-    None of it is shared: without a GIL, a forked child could find it locked.
+    So they find the lock held. It is in C, so no finalizer runs meanwhile, and
+    a signal handler only in the main thread, whose sleep a signal ends.
     """
 
-    soak: Soak | None = None  # In other threads, and until all is there.
-
-    def enter(self, soak: Soak) -> None:
-        """Let this thread be one of the soak."""
-        self.idle: list[Worker] = []
-        self.armed = False
-        self.garbage: Callable[[], Garbage | None] = lambda: None
-        self.random = random.Random()
-        self.counts: Counter[str] = Counter()
-        soak.counts.append(self.counts)
-        self.soak = soak
-
-
-here = Here()
+    nap = partial(next, map(not_, map(time.sleep, repeat(0))))
+    __eq__ = staticmethod(nap)
+    __hash__ = LocalKey.__hash__
 
 
 class Garbage:
     """A reference cycle whose finalizer uses the connector."""
 
+    soak: Soak
+
     def __init__(self) -> None:
         self.cycle = self
 
     def __del__(self) -> None:
-        if here.soak is not None:
-            here.soak.use('finalizers')
+        self.soak.use('finalizers')
 
 
 class Worker:
@@ -86,15 +80,14 @@ class Worker:
 
     Its keys and values are its own, so that other workers do not change what
     it must find. An interrupt may come anywhere, so what is known is replaced
-    in one step: what the completed operations imply, and the operation, if
-    any, that has been started since, and so may be completed or not.
+    in one step: the contents before the operation under way, and after it.
     """
 
     def __init__(self, soak: Soak) -> None:
         self.soak = soak
         self.keys = [soak.connector.new_key() for _ in UNKNOWN]
         self.name = self.keys[0].id.encode()  # All its values begin so.
-        self.known: tuple[Model, Any] = {}, None
+        self.known: tuple[Model, Model] = {}, {}
         soak.workers.append(self)
 
     def work(self) -> None:
@@ -106,48 +99,49 @@ class Worker:
         self.settle()
         for key in self.known[0].keys() - self.keys:
             self.do('evict', (key,))  # It was put the last time.
-        names = [*OPERATIONS, 'set', 'get']
-        here.random.shuffle(names)
-        for name in names:
-            if here.garbage() is None and gc.isenabled():
-                # Not faster than it is collected.
-                here.garbage = weakref.ref(Garbage())
-            value = b'%s %d' % (self.name, here.random.getrandbits(64))
-            number = here.random.randrange(len(self.keys))
+        for name in random.sample([*OPERATIONS], k=len(OPERATIONS)):
+            value = b'%s %d' % (self.name, random.getrandbits(64))
+            number = random.randrange(len(self.keys))
             arguments = OPERATIONS[name].arguments(value, self.keys, number)
             self.do(name, arguments)
-        for number in range(20):  # All workers do this, on one key.
-            self.connector.set(self.soak.contended, b'%d' % number)
-            if number % 5 == 0:
-                self.connector.evict(self.soak.contended)
+        self.contend(value)
 
     def do(self, name: str, arguments: Any) -> None:
         """Do an operation, and check its result."""
-        model = self.known[0].copy()
-        self.known = self.known[0], (name, arguments)
+        before, model = self.known[0], OPERATIONS[name].model
+        after = before.copy()
+        model(after, UNKNOWN, *arguments)
+        self.known = before, after
         result = getattr(self.connector, name)(*arguments)
-        expected = OPERATIONS[name].model(model, result, *arguments)
+        after = before.copy()
+        expected = model(after, result, *arguments)
         assert OPERATIONS[name].whole or result == expected, (name, result)
-        self.known = model, None
-        here.counts['operations'] += 1
+        self.known = after, after
 
     def settle(self) -> None:
         """Check that the contents are as known, and replace what is known."""
-        model, started = self.known
-        found = {
-            key: value
-            for key, value in self.connector.config()['store_dict'].items()
-            if value.startswith(self.name)
-        }
-        if started is None:
-            assert found == model, f'{found} and not {model}'
-        else:
-            name, arguments = started
-            after = model.copy()
-            OPERATIONS[name].model(after, UNKNOWN, *arguments)
-            either = sorted(model.values()), sorted(after.values())
-            assert sorted(found.values()) in either, (name, found, model)
-        self.known = found, None
+        contents = self.connector.config()['store_dict'].items()
+        found = {k: v for k, v in contents if v.startswith(self.name)}
+        either = [sorted(model.values()) for model in self.known]
+        assert sorted(found.values()) in either, f'{found}, not {self.known}'
+        self.known = found, found
+
+    def contend(self, value: bytes) -> None:
+        """Write what all workers write, and see one moment of it."""
+        key, shared = self.soak.contended
+        self.connector.set(key, b'')
+        self.connector.evict(key)
+        keys = [shared] * 1000
+        # Without a GIL, a forked child would often find the dict locked.
+        if not (FREE_THREADED or in_main_thread()):
+            keys = [SlowKey(shared.id)] * 10
+        self.connector.set(keys[0], value[::-1])
+        values = self.connector.get_batch(keys)
+        assert values == values[:1] * len(keys), f'torn: {set(values)}'
+
+
+def in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Soak:
@@ -159,34 +153,64 @@ class Soak:
         self.connector = LocalConnector(
             self.store, include_data_in_config=True, lock=lock
         )
-        self.contended = self.connector.new_key()
+        # The second is there all the time, so that keys are compared to it.
+        self.contended = self.connector.new_key(), self.connector.put(b'')
         self.failures: list[BaseException] = []
+        self.counts: Counter[str] = Counter()
         self.workers: list[Worker] = []
-        self.counts: list[Counter[str]] = []
+        self.idle: list[Worker] = []
         # Threads in which an exception is to be set.
-        self.armed: list[int] = []
+        self.armed: SimpleQueue[int] = SimpleQueue()
+        Garbage.soak = self
 
     def use(self, user: str) -> None:
-        """Let a worker work that nobody in this thread uses now."""
-        idle = here.idle
-        worker = idle.pop() if idle else Worker(self)
+        """Let a worker work that nobody uses now."""
+        try:
+            worker = self.idle.pop()
+        except IndexError:
+            worker = Worker(self)
         try:
             worker.work()
         finally:
-            idle.append(worker)
-        here.counts[user] += 1
+            self.idle.append(worker)
+        self.counts[user] += 1
+
+    def work(self) -> None:
+        """Use the connector until the end, and fork at times."""
+        while time.monotonic() < self.end and not self.failures:
+            here.armed = False
+            try:
+                # Without a condition: on 3.12 and 3.13, an interrupt at the
+                # jump back to one is not caught here.
+                while True:
+                    if not here.armed:
+                        here.armed = True
+                        self.arm()
+                    Garbage()
+                    self.use('threads')
+            except InterruptError:
+                self.counts['interrupts'] += 1
+            if random.random() < 0.05:
+                self.fork()
 
     def arm(self) -> None:
         """Have this thread interrupted once, and soon."""
-        if threading.current_thread() is threading.main_thread():
-            delay = here.random.uniform(10e-6, 1e-3)
-            signal.setitimer(signal.ITIMER_REAL, delay)
+        if in_main_thread():
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
         else:
-            self.armed.append(threading.get_ident())
+            self.armed.put(threading.get_ident())
+
+    def strike(self) -> None:
+        """Set an exception in each thread that asks for it."""
+        while True:
+            ident = self.armed.get()
+            time.sleep(random.uniform(0, 1e-3))
+            error = ctypes.c_ulong(ident), ctypes.py_object(InterruptError)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(*error)
 
     def handle(self, *_: object) -> None:
         """Handle a signal: raise, or use the connector, until the next one."""
-        if here.random.random() < 0.5:
+        if random.random() < 0.5:
             raise InterruptError
         self.arm()
         self.use('handlers')
@@ -202,23 +226,11 @@ class Soak:
             here.armed = False
         else:
             self.failures.append(uncaught.exc_value)
-            traceback.print_exception(uncaught.exc_value)
 
-    def work_until_interrupted(self, interrupt: str) -> None:
-        """Use the connector until an interrupt comes, and fork at times."""
-        here.armed = False
-        try:
-            # Without a condition: on 3.12 and 3.13, an interrupt at the jump
-            # back to one is not caught here.
-            while True:
-                if not here.armed:
-                    here.armed = True
-                    self.arm()
-                self.use('threads')
-        except InterruptError:
-            here.counts[interrupt] += 1
-        if here.random.random() < 0.05:
-            self.fork()
+    def check(self) -> None:
+        """Raise the first of these errors."""
+        for error in self.failures:
+            raise error
 
     def fork(self) -> None:
         """Fork, and see that the child can go on."""
@@ -227,75 +239,36 @@ class Soak:
             # Without a GIL, CPython itself may stay locked in a child.
             signal.alarm(2 if FREE_THREADED else PATIENCE // 2)
             self.use('children')
-            assert not self.failures
+            self.check()
 
         status = fork_inside(call, work)
         hung = FREE_THREADED and os.WIFSIGNALED(status)
         assert hung or status == 0, f'the child ended with status {status}'
-        here.counts['forks'] += 1
-        here.counts['hung children'] += hung
-
-    def goes_on(self) -> bool:
-        return time.monotonic() < self.end and not self.failures
-
-    def work(self) -> None:
-        """Work until the end, where exceptions are set in this thread."""
-        here.enter(self)
-        while self.goes_on():
-            self.work_until_interrupted('async_exceptions')
-
-    def work_slowly(self) -> None:
-        """Let the other threads run inside operations, until the end.
-
-        The keys do that when they are compared, so others find the lock held
-        and their reads disturbed. In this thread finalizers do nothing, as one
-        that used the connector there would deadlock.
-        """
-
-        def slow(key: Any) -> Any:
-            # Without a GIL, threads run inside operations anyway, and a forked
-            # child would often find the dict locked.
-            if FREE_THREADED:
-                return key
-            return hooked(key, partial(time.sleep, 0))
-
-        key = self.connector.put(b'slow')
-        keys = [slow(self.contended)] * (1000 if FREE_THREADED else 10)
-        while self.goes_on():
-            self.connector.set(slow(key), b'slow')
-            values = self.connector.get_batch(keys)
-            assert values == values[:1] * len(keys), f'torn: {set(values)}'
-            time.sleep(0.005)
-        self.connector.evict(key)
+        self.counts['forks'] += 1
+        self.counts['hung children'] += hung
 
     def run(self) -> None:
-        """Let all threads work, and set exceptions in them."""
-        here.enter(self)
-        threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in [*[self.work_slowly] * 2, *[self.work] * 5]
-        ]
+        """Let all threads work, this one too."""
+        works = [self.strike, *[self.work] * 4]
+        threads = [threading.Thread(target=it, daemon=True) for it in works]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
-            self.work_until_interrupted('interrupts')
-            while self.armed:
-                ident = ctypes.c_ulong(self.armed.pop())
-                error = ctypes.py_object(InterruptError)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
+        self.work()
+        for thread in threads[1:]:
+            thread.join()
 
     def audit(self) -> None:
         """Every operation works, and the contents are exactly as implied."""
         gc.disable()
         gc.collect()
-        for error in self.failures:
-            raise error
+        self.check()
         implied: Model = {}
         for worker in self.workers:
             worker.work()
             worker.settle()
             implied.update(worker.known[0])
-        self.connector.evict(self.contended)
+        for key in self.contended:
+            self.connector.evict(key)
         assert self.store == implied, f'{self.store} and not {implied}'
 
 
@@ -312,7 +285,7 @@ def main(minutes: str, lock: str = 'default') -> None:
     sys.setswitchinterval(1e-4)
     soak.run()
     soak.audit()
-    print(dict(sum(soak.counts, Counter())))
+    print(dict(soak.counts))
 
 
 if __name__ == '__main__':

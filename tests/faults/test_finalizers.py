@@ -51,11 +51,6 @@ class Garbage:
         self.finalize()
 
 
-def collect_after(allocations: int) -> None:
-    # Free-threaded builds wait for more garbage, unless the second is 0.
-    gc.set_threshold(allocations + 1, 0 if FREE_THREADED else 10)
-
-
 def collections(finalize: Callable[[], object]) -> Iterator[None]:
     """Yield again and again: each time, the collector runs a bit later.
 
@@ -66,7 +61,8 @@ def collections(finalize: Callable[[], object]) -> Iterator[None]:
         gc.collect()
         gc.disable()
         Garbage(finalize)
-        collect_after(allocations)
+        # Free-threaded builds wait for more garbage, unless the second is 0.
+        gc.set_threshold(allocations + 1, 0 if FREE_THREADED else 10)
         gc.enable()
         yield
         gc.disable()
@@ -135,28 +131,6 @@ def keys_that_are_missing_or_not_hashable() -> None:
             except TypeError:
                 continue
             raise AssertionError('the key was taken')
-
-
-def operations_that_finalizers_disturb() -> None:
-    """The collector runs as often as it can, and each time something writes.
-
-    So a read that started over until nothing disturbs it might not end: 3.11
-    collects at each allocation.
-    """
-    connector = LocalConnector({A: b'0'}, include_data_in_config=True)
-    finalized = itertools.count()
-
-    def finalize() -> None:
-        connector.set(B, b'%d' % next(finalized))
-        Garbage(finalize)
-
-    Garbage(finalize)
-    collect_after(0)
-    for operation in OPERATIONS.values():
-        for _ in range(1000):
-            operation(connector)
-    gc.set_threshold(0)
-    assert next(finalized), 'the collector has not run'
 
 
 class Deep:
@@ -252,7 +226,6 @@ def run(scenario: str) -> None:
     [
         pytest.param(a_store_held_by_another_thread, marks=needs_proxystore),
         keys_that_are_missing_or_not_hashable,
-        operations_that_finalizers_disturb,
         pytest.param(
             finalizers_that_are_put_off,
             marks=pytest.mark.skipif(

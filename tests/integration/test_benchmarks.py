@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
 
 from benchmarks import report
-from benchmarks.__main__ import INSTALL
 from benchmarks.__main__ import main
 from benchmarks.peers import is_missing
 from benchmarks.peers import PEERS
@@ -60,19 +59,6 @@ def test_workload_runs(workload: str, tmp_path: Path) -> None:
             assert median > 0 or workload == 'torn'
 
 
-def test_nothing_to_measure_is_an_error(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, 'proxystore', None)
-    with pytest.raises(SystemExit, match='nothing to measure'):
-        measure(tmp_path, '--only', 'store')
-    printed = capsys.readouterr().out
-    assert 'store is skipped: proxystore is not installed.\n' in printed
-    assert INSTALL in printed
-
-
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, '-m', 'benchmarks', *arguments],
@@ -83,13 +69,6 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         # Ctrl-C is for all processes of a session.
         start_new_session=True,
     )
-
-
-def test_missing_package_is_said_with_the_command(tmp_path: Path) -> None:
-    (tmp_path / 'tqdm.py').write_text('raise ModuleNotFoundError("no tqdm")')
-    with start('--help') as child:
-        _, error = child.communicate(timeout=60)
-    assert (child.returncode, error) == (1, f'no tqdm. {INSTALL}\n')
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs POSIX')

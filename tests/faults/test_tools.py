@@ -1,15 +1,11 @@
-"""Under profilers, tracers and failing allocations, and what these can do."""
+"""Under tracers and failing allocations, and what these can do."""
 
 from __future__ import annotations
 
-import cProfile
 import gc
 import importlib
 import itertools
 import sys
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -24,45 +20,8 @@ from tests.support.operations import OPERATIONS
 from tests.support.operations import WRITES
 from tests.support.points import FILES
 from tests.support.processes import run_apart
-from tests.support.scenes import assert_free
 from tests.support.scenes import Scene
 from tests.support.scenes import start
-
-# What a profiler uses meanwhile is what is profiled.
-used = LocalConnector(include_data_in_config=True)
-
-
-@contextmanager
-def profiler_that_uses_the_connector() -> Iterator[None]:
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        if frame.f_code.co_filename.startswith(FILES):
-            used.evict(used.put(event.encode()))
-
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
-
-
-@contextmanager
-def traced_memory() -> Iterator[None]:
-    tracemalloc.start(5)
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    'tool',
-    [profiler_that_uses_the_connector, traced_memory, cProfile.Profile],
-)
-def test_profilers_leave_the_lock_free(tool: Any) -> None:
-    with tool():
-        for operation in [*OPERATIONS.values()] * 50:
-            operation(used)
-    assert_free(used)
 
 
 def fail_allocations() -> None:

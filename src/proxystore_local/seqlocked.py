@@ -37,6 +37,7 @@ from collections.abc import Iterator
 from itertools import repeat
 from itertools import starmap
 from operator import itemgetter
+from os import getpid
 from sys import is_finalizing
 from time import sleep
 from typing import Any
@@ -66,13 +67,18 @@ class Seqlock:
 
 
 class SeqlockedDict(GuardedDict):
-    """A dict behind a sequence lock, as the comment above explains."""
+    """A dict behind a sequence lock, as the comment above explains.
 
-    __slots__ = ()
+    Attributes:
+        pid: The process whose threads may hold the lock.
+    """
+
+    __slots__ = ('pid',)
 
     def renew(self) -> None:
         # Not the old one, which CPython itself may have left locked inside.
         self.seqlock = Seqlock()
+        self.pid = getpid()
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         # Faster, if no key is missing: it counts no references to the keys.
@@ -136,6 +142,7 @@ class SeqlockedDict(GuardedDict):
     def _wait(self, pauses: Iterator[float]) -> None:
         if pause := next(pauses, _SHORTEST):
             sleep(pause)
-        if is_finalizing():
-            # All other threads are stopped, without a GIL maybe inside.
+        # All other threads are stopped, without a GIL maybe inside. Or it is a
+        # child that they are not in, and no fork handler has got here yet.
+        if is_finalizing() or self.pid != getpid():
             self.renew()

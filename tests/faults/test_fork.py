@@ -120,3 +120,28 @@ def test_a_child_mints_other_keys_than_its_parent() -> None:
     """
     code, printed = run_apart('-c', program)
     assert code == 0, printed
+
+
+def test_a_fork_handler_that_was_registered_first_waits_for_nobody() -> None:
+    # As in one of threading's own, where a finalizer may run.
+    program = """if True:
+        import os
+        import signal
+        os.register_at_fork(after_in_child=lambda: use_in_child())
+        from operator import call
+        from tests.support.operations import OPERATIONS
+        from tests.support.processes import fork_inside
+        from tests.support.scenes import Scene
+
+        def use_in_child():
+            signal.alarm(20)
+            for operation in OPERATIONS.values():
+                operation(scene.connector)
+
+        with Scene() as scene:
+            scene.on_wait = bool
+            scene.stop('set')
+            assert fork_inside(call, bool) == 0
+    """
+    code, printed = run_apart('-W', 'ignore', '-c', program)
+    assert (code, printed) == (0, '')

@@ -23,10 +23,6 @@ needs_fork = pytest.mark.skipif(
     not hasattr(os, 'fork'),
     reason='there is no fork',
 )
-needs_gil = pytest.mark.skipif(
-    FREE_THREADED,
-    reason='without a GIL, a child may hang in CPython itself',
-)
 
 
 def run_apart(

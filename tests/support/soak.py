@@ -22,7 +22,9 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 from operator import call
@@ -161,6 +163,7 @@ class Soak:
         self.idle: list[Worker] = []
         # Threads in which an exception is to be set.
         self.armed: SimpleQueue[int] = SimpleQueue()
+        self.garbage: Callable[[], object] = bool
         Garbage.soak = self
 
     def use(self, user: str) -> None:
@@ -186,7 +189,9 @@ class Soak:
                     if not here.armed:
                         here.armed = True
                         self.arm()
-                    Garbage()
+                    # Not faster than it is collected, where little is enough.
+                    if FREE_THREADED or not self.garbage():
+                        self.garbage = weakref.ref(Garbage())
                     self.use('threads')
             except InterruptError:
                 self.counts['interrupts'] += 1

@@ -17,7 +17,6 @@ if sysconfig.get_config_var('Py_GIL_DISABLED'):
 INSTALL = f"In the clone: {sys.executable} -m pip install '.[{EXTRAS}]'"
 
 try:
-    from benchmarks import charts
     from benchmarks import report
     from benchmarks.engine import measure
     from benchmarks.peers import is_missing
@@ -70,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Better now than after minutes of work.
     options.output.mkdir(parents=True, exist_ok=True)
     if options.merge:
+        try:
+            from benchmarks import charts  # noqa: PLC0415 (for this alone)
+        except ModuleNotFoundError as error:
+            sys.exit(f'{error}. {sys.executable} -m pip install matplotlib')
         runs = report.read(options.merge)
         files = report.pages(runs) | dict(charts.draw(runs))
     else:

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip('matplotlib', reason='the extra benchmarks is missing')
-
 from benchmarks import report
 from benchmarks.__main__ import main
 from benchmarks.peers import is_missing
@@ -157,6 +155,7 @@ def test_summary_fits_a_screen(run: report.Results) -> None:
 
 
 def test_pages_show_the_results_beside_them(tmp_path: Path) -> None:
+    pytest.importorskip('matplotlib')
     stored = [*PAGES.glob('*.json')]
     main(['--output', str(tmp_path), '--merge', *map(str, stored)])
     made = {path.name for path in tmp_path.iterdir()}

@@ -53,8 +53,9 @@ def test_program_of_documentation_runs(
     document: Path, program: str, tmp_path: Path
 ) -> None:
     assert re.search(r'^ *assert ', program, re.MULTILINE), 'checks nothing'
-    if re.search(r'^\s*(from|import) proxystore\b', program, re.MULTILINE):
-        pytest.importorskip('proxystore')
+    for package in 'proxystore', 'numpy':
+        if re.search(rf'^\s*(from|import) {package}\b', program, re.MULTILINE):
+            pytest.importorskip(package)
     file = tmp_path / 'program.py'
     file.write_text(program, encoding='utf-8')
     # Not in development mode, in which asyncio reports what takes long.

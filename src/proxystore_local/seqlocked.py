@@ -77,8 +77,8 @@ class SeqlockedDict(GuardedDict):
 
     def renew(self) -> None:
         # Not the old one, which CPython itself may have left locked inside.
-        self.seqlock = Seqlock()
-        self.pid = getpid()
+        # Both at once: nothing comes between what no call separates.
+        self.seqlock, self.pid = Seqlock(), getpid()
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         # Faster, if no key is missing: it counts no references to the keys.

@@ -29,6 +29,7 @@ from functools import partial
 from itertools import repeat
 from operator import call
 from operator import not_
+from queue import SimpleQueue
 from typing import Any
 
 from proxystore_local import LocalConnector
@@ -45,6 +46,9 @@ from tests.support.processes import FREE_THREADED
 UNKNOWN: Any = tuple(range(4))
 
 MAIN = threading.get_ident()
+
+# If this thread is to be interrupted soon.
+here = threading.local()
 
 
 class InterruptError(Exception):
@@ -155,8 +159,8 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []
-        # Threads that may be interrupted, once.
-        self.ready: set[int] = set()
+        # Threads in which an exception is to be set.
+        self.armed: SimpleQueue[int] = SimpleQueue()
         self.garbage: Callable[[], object] = bool
         Garbage.soak = self
 
@@ -175,11 +179,14 @@ class Soak:
     def work(self) -> None:
         """Use the connector until the end, and fork at times."""
         while time.monotonic() < self.end and not self.failures:
+            here.armed = False
             try:
                 # Without a condition: on 3.12 and 3.13, an interrupt at the
                 # jump back to one is not caught here.
                 while True:
-                    self.ready.add(threading.get_ident())
+                    if not here.armed:
+                        here.armed = True
+                        self.arm()
                     # Not faster than it is collected, where little is enough.
                     if FREE_THREADED or not self.garbage():
                         self.garbage = weakref.ref(Garbage())
@@ -189,31 +196,38 @@ class Soak:
             if random.random() < 0.05:
                 self.fork()
 
-    def interrupt(self) -> None:
-        """Interrupt all threads that are ready, again and again."""
+    def arm(self) -> None:
+        """Have this thread interrupted once, and soon."""
+        if threading.get_ident() == MAIN:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+        else:
+            self.armed.put(threading.get_ident())
+
+    def strike(self) -> None:
+        """Set an exception in each thread that asks for it."""
         while True:
-            time.sleep(random.uniform(0, 2e-3))
-            for ident in [*self.ready]:
-                if ident == MAIN:
-                    signal.pthread_kill(MAIN, signal.SIGALRM)
-                else:
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(ident), ctypes.py_object(InterruptError)
-                    )
-                self.ready.discard(ident)
+            ident = self.armed.get()
+            time.sleep(random.uniform(0, 1e-3))
+            error = ctypes.c_ulong(ident), ctypes.py_object(InterruptError)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(*error)
 
     def handle(self, *_: object) -> None:
         """Handle a signal: raise, or use the connector, until the next one."""
         if random.random() < 0.5:
             raise InterruptError
-        self.ready.add(MAIN)
+        self.arm()
         self.use('handlers')
 
     def fail(self, uncaught: Any) -> None:
-        """Note an error in a thread or a finalizer, to end the soak."""
+        """Note an error in a thread or a finalizer, to end the soak.
+
+        An interrupt goes no further than a finalizer, so another one has to
+        follow; not here, where it would be lost.
+        """
         in_finalizer = hasattr(uncaught, 'object')
-        interrupted = isinstance(uncaught.exc_value, InterruptError)
-        if not (in_finalizer and interrupted):
+        if in_finalizer and isinstance(uncaught.exc_value, InterruptError):
+            here.armed = False
+        else:
             self.failures.append(uncaught.exc_value)
 
     def check(self) -> None:
@@ -238,7 +252,7 @@ class Soak:
 
     def run(self) -> None:
         """Let all threads work, this one too."""
-        works = [self.interrupt, *[self.work] * 4]
+        works = [self.strike, *[self.work] * 4]
         threads = [threading.Thread(target=it, daemon=True) for it in works]
         for thread in threads:
             thread.start()

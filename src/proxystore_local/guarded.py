@@ -32,10 +32,6 @@ class GuardedDict:
         self.store_id = store_id
         self.rwlock = rwlock
         self.seqlock: Any = None
-        self.renew()
-
-    def renew(self) -> None:
-        """Replace the lock, in a forked child: its holders are not there."""
 
     def shared(self, prepare: Callable[..., Call[T]], *arguments: Any) -> T:
         """Read beside others: do a call that is prepared anew for each try."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]
 from functools import partial
@@ -39,15 +38,3 @@ def _first(name: int | str, made: GuardedDict) -> GuardedDict:
     while (found := _entries.setdefault(name, entry)()) is None:
         remove(entry)
     return found
-
-
-def _renew_all() -> None:
-    for entry in list(_entries.values()):
-        found = entry()
-        if found is not None:  # Its truth would be its length.
-            found.renew()
-
-
-# Nothing is done before a fork, or in the parent.
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_renew_all)

@@ -60,25 +60,22 @@ class Seqlock:
         stamp: Stands for what the last write has left. It is there while
             nobody holds the lock.
         last: The same, also while somebody reads alone.
+        pid: The process whose threads may hold the lock.
     """
 
     def __init__(self) -> None:
+        self.pid = getpid()
         self.last = self.stamp = float(id(self))  # hazard 5
 
 
 class SeqlockedDict(GuardedDict):
-    """A dict behind a sequence lock, as the comment above explains.
+    """A dict behind a sequence lock, as the comment above explains."""
 
-    Attributes:
-        pid: The process whose threads may hold the lock.
-    """
+    __slots__ = ()
 
-    __slots__ = ('pid',)
-
-    def renew(self) -> None:
-        # Not the old one, which CPython itself may have left locked inside.
-        # Both at once: nothing comes between what no call separates.
-        self.seqlock, self.pid = Seqlock(), getpid()
+    def __init__(self, store: dict[Any, bytes], store_id: str) -> None:
+        super().__init__(store, store_id)
+        self.seqlock = Seqlock()
 
     def get_batch(self, keys: tuple[Any, ...]) -> list[bytes | None]:
         # Faster, if no key is missing: it counts no references to the keys.
@@ -140,9 +137,10 @@ class SeqlockedDict(GuardedDict):
             self._wait(pauses)
 
     def _wait(self, pauses: Iterator[float]) -> None:
-        if pause := next(pauses, _SHORTEST):
+        lock = self.seqlock
+        if lock.pid != getpid() or is_finalizing():
+            # Its holder is not in this child, or is stopped as Python exits.
+            # Threads that find this put the same lock in its place.
+            self.seqlock = vars(lock).setdefault('next', Seqlock())
+        elif pause := next(pauses, _SHORTEST):
             sleep(pause)
-        # All other threads are stopped, without a GIL maybe inside. Or it is a
-        # child that they are not in, and no fork handler has got here yet.
-        if is_finalizing() or self.pid != getpid():
-            self.renew()

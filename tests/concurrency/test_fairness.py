@@ -111,7 +111,7 @@ def test_nobody_waits_for_a_thread_that_was_stopped_at_exit() -> None:
 
 def test_a_writer_that_goes_on_with_a_new_lock_keeps_others_out() -> None:
     became: list[str] = []
-    # The lock is replaced after the first wait, as at exit and after a fork.
+    # The lock is replaced in place of the first wait, as at exit.
     replaced = [True, False]
     with (
         Scene() as scene,
@@ -123,7 +123,6 @@ def test_a_writer_that_goes_on_with_a_new_lock_keeps_others_out() -> None:
             became.append(scene.attempt(work)[0])
 
         scene.stop('set')
-        scene.on_wait = once(bool, scene.on_wait)
         scene.connector.set(hooked(A, once(write)), b'new')
     assert became == ['blocked']
     assert scene.store[A] == b'other'

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import sys
 import weakref
-from operator import call
 from typing import Any
 
 import pytest
@@ -18,8 +16,6 @@ from proxystore_local import LocalKey
 from tests.support.locks import LOCKS
 from tests.support.locks import PATIENCE
 from tests.support.points import at_point
-from tests.support.processes import fork_inside
-from tests.support.processes import needs_fork
 from tests.support.scenes import start
 
 
@@ -137,11 +133,7 @@ class Watched:
     __slots__ = ('__weakref__',)
 
 
-@needs_fork
-@pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning')
-def test_a_fork_and_another_connector_when_the_last_has_just_died(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_another_is_made_when_the_last_has_just_died() -> None:
     """The dict's guard is dead then, but the registry has it still.
 
     The collector clears the weak references to all that it frees, and then
@@ -150,24 +142,14 @@ def test_a_fork_and_another_connector_when_the_last_has_just_died(
     """
     store: dict[LocalKey, bytes] = {}
     made: list[LocalConnector] = []
-    # Where what is raised in a handler of the fork goes to.
-    raised: list[object] = []
-    monkeypatch.setattr(sys, 'unraisablehook', raised.append)
-
-    def check() -> None:
-        assert raised == []
-
-    def intrude(_: object) -> None:
-        assert fork_inside(call, check) == 0
-        made.append(LocalConnector(store))
-
     gc.collect()  # What is made next is all that is young.
     garbage: list[Any] = [Watched(), LocalConnector(store)]
-    watched = weakref.ref(garbage[0], intrude)
+    watched = weakref.ref(
+        garbage[0], lambda _: made.append(LocalConnector(store))
+    )
     garbage.append(garbage)
     del garbage
     gc.collect()
     assert watched() is None
-    check()
     # The registry has not lost it as it removed the dead one.
     assert LocalConnector(store).config() == made[0].config()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
-import runpy
 from collections.abc import Callable
 from functools import partial
 from operator import call
-from pathlib import Path
 from unittest import mock
 
 import pytest
 
-import proxystore_local
 from proxystore_local import LocalConnector
+from proxystore_local import seqlocked
+from tests.support.operations import A
 from tests.support.operations import OPERATIONS
 from tests.support.points import at_point
 from tests.support.processes import fork_inside
@@ -30,25 +28,6 @@ pytestmark = [
     # What the warning is about is what is tested here.
     pytest.mark.filterwarnings('ignore:.*fork:DeprecationWarning'),
 ]
-
-
-@pytest.mark.parametrize(
-    'path',
-    sorted(map(str, Path(proxystore_local.__file__).parent.glob('*.py'))),
-    ids=lambda path: Path(path).stem,
-)
-def test_nothing_is_done_before_a_fork_or_in_the_parent(
-    monkeypatch: pytest.MonkeyPatch,
-    path: str,
-) -> None:
-    with mock.patch.object(os, 'register_at_fork') as register:
-        runpy.run_path(path)
-    for made in register.mock_calls:
-        assert made.args == ()
-        assert made.kwargs.keys() == {'after_in_child'}
-    # Each module can be imported where there is no fork.
-    monkeypatch.delattr(os, 'register_at_fork')
-    runpy.run_path(path)
 
 
 @pytest.mark.parametrize('operation', STOPPABLE)
@@ -74,6 +53,21 @@ def test_a_fork_while_an_operation_waits(operation: str) -> None:
 
         assert fork_inside(run, partial(assert_free, scene.connector)) == 0
     assert_free(scene.connector)
+
+
+def test_threads_of_a_child_replace_a_lock_by_the_same() -> None:
+    with Scene() as scene:
+        scene.stop('set')
+        # As one thread is about to replace it, another does so and gets in.
+        get_in = once(partial(scene.stop, 'set'))
+
+        def getpid_in_child() -> int:
+            get_in()
+            return -1
+
+        with mock.patch.object(seqlocked, 'getpid', getpid_in_child):
+            work = partial(scene.connector.set, A, b'new')
+            assert scene.attempt(work)[0] == 'blocked'
 
 
 def fork_at_point(point: int, operation: str) -> bool:

@@ -46,6 +46,7 @@ from tests.support.processes import FREE_THREADED
 UNKNOWN: Any = tuple(range(4))
 
 MAIN = threading.get_ident()
+FEW = 0.1 if FREE_THREADED else 0
 
 # If this thread is to be interrupted soon.
 here = threading.local()
@@ -187,8 +188,9 @@ class Soak:
                     if not here.armed:
                         here.armed = True
                         self.arm()
-                    # Not faster than it is collected, where little is enough.
-                    if FREE_THREADED or not self.garbage():
+                    # Not faster than it is collected. Without a GIL, that is
+                    # when there is much of it.
+                    if not self.garbage() or random.random() < FEW:
                         self.garbage = weakref.ref(Garbage())
                     self.use('threads')
             except InterruptError:

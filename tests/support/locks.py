@@ -69,12 +69,12 @@ class HidesWritesUnderWay(Seqlock):
 
 class HidesWritesThatAreOver(Seqlock):
     def __setattr__(self, name: str, value: float) -> None:
-        vars(self)[name] = SAME
+        vars(self)[name] = value if name == 'pid' else SAME
 
 
 class IsNotReleased(Seqlock):
     def __init__(self) -> None:
-        vars(self).update(last=SAME, stamp=SAME)
+        vars(self).update(last=SAME, stamp=SAME, pid=os.getpid())
 
     def __setattr__(self, name: str, value: float) -> None:
         pass

@@ -61,6 +61,7 @@ class Seqlock:
             nobody holds the lock.
         last: The same, also while somebody reads alone.
         pid: The process whose threads may hold the lock.
+        next: The lock in its place, once they cannot release it.
     """
 
     def __init__(self) -> None:

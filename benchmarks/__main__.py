@@ -5,16 +5,9 @@ from __future__ import annotations
 import argparse
 import runpy
 import sys
-import sysconfig
 from collections.abc import Iterable
 from collections.abc import Sequence
 from pathlib import Path
-
-EXTRAS = 'benchmarks,proxystore'
-if sysconfig.get_config_var('Py_GIL_DISABLED'):
-    EXTRAS = 'benchmarks'  # proxystore needs a Python with a GIL.
-# Complete, and for the Python that runs this.
-INSTALL = f"In the clone: {sys.executable} -m pip install '.[{EXTRAS}]'"
 
 try:
     from benchmarks import report
@@ -25,7 +18,8 @@ try:
     from benchmarks.workloads import QUICK
     from benchmarks.workloads import WORKLOADS
 except ModuleNotFoundError as error:
-    sys.exit(f'{error}. {INSTALL}')
+    command = f"{sys.executable} -m pip install '.[benchmarks]'"
+    sys.exit(f'{error}. In the clone: {command}')
 
 EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
 
@@ -34,45 +28,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or merge results, as the arguments of the command line say."""
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks',
-        description='Measure this connector and its rivals side by side, '
-        'print a summary, and write all figures to files.',
+        description='Measure this connector and its rivals side by side.',
     )
     parser.add_argument(
-        '--quick',
-        action='store_true',
-        help='Measure in less than a minute, with noisier numbers, '
-        'instead of about five.',
+        '--quick', action='store_true', help='take a minute, not five'
     )
     parser.add_argument(
         '--only',
         action='append',
         choices=WORKLOADS,
-        help='Measure this workload, and others only if the option is '
-        'repeated (default: all).',
+        help='measure this workload; repeat it for more (default: all)',
     )
     parser.add_argument(
         '--merge',
         nargs='+',
         type=Path,
         metavar='FILE',
-        help='Measure nothing, but write the tables and charts of the '
-        'documentation from the results (JSON) of several Pythons.',
+        help='make the tables and charts of these results (JSON) instead',
     )
     parser.add_argument(
         '--output',
         type=Path,
-        default=Path('.benchmarks'),
+        default='.benchmarks',
         metavar='FOLDER',
-        help='Write all files to this folder (default: %(default)s).',
+        help='where to write all files (default: %(default)s)',
     )
     options = parser.parse_args(arguments)
     # Better now than after minutes of work.
     options.output.mkdir(parents=True, exist_ok=True)
     if options.merge:
-        try:
-            from benchmarks import charts  # noqa: PLC0415 (for this alone)
-        except ModuleNotFoundError as error:
-            sys.exit(f'{error}. {sys.executable} -m pip install matplotlib')
+        # For this alone, as it needs matplotlib.
+        from benchmarks import charts  # noqa: PLC0415
+
         runs = report.read(options.merge)
         files = report.pages(runs) | dict(charts.draw(runs))
     else:
@@ -85,13 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _measure(effort: Effort, chosen: Iterable[str]) -> dict[str, str]:
     """Measure, print a summary, and get files."""
-    missing = [
-        f'{name} is skipped: {it.needs} is not installed.'
-        for name, it in (WORKLOADS | PEERS).items()
-        if is_missing(it.needs)
-    ]
-    if missing:
-        print(*missing, INSTALL, sep='\n')
+    for name, it in (WORKLOADS | PEERS).items():
+        if is_missing(it.needs):
+            print(f'{name} is skipped: {it.needs} is not installed.')
     there = [name for name in chosen if not is_missing(WORKLOADS[name].needs)]
     if not there:
         sys.exit('nothing to measure')

@@ -26,8 +26,6 @@ STYLE = (
         'axes.labelcolor': 'gray',
         'xtick.color': 'gray',
         'ytick.color': 'gray',
-        # At least 10 px where a page is 360 px wide.
-        'font.size': 10,
         # Text stays text, and most ids stay the same.
         'svg.fonttype': 'none',
         'svg.hashsalt': 'proxystore-local',
@@ -51,10 +49,7 @@ CHARTS = {
     ),
     'throughput': ('1000 calls/s (right is better)', report.THREADS),
     'waits': ('us, by readers + writers (left is better)', report.WAITS),
-    'store': (
-        '1000 calls/s (right is better)',
-        [*report.STORE, *(f'{place}, 1 ms' for place in report.STORE[1:])],
-    ),
+    'store': ('1000 calls/s (right is better)', report.STORE),
 }
 
 # By Python, by row, and by peer.
@@ -64,21 +59,18 @@ Panels = dict[str, dict[str, dict[str, float]]]
 def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
     """Draw all charts: names of files, and SVG."""
     for name, (unit, places) in CHARTS.items():
-        panels = {}
-        for run in runs:
-            rows = {
+        panels = {
+            run.tag: {
                 place.partition('/')[2]: {
                     peer: run.value(place, peer)
                     for peer in SERIES
                     if peer in run.figures[place]
                 }
                 for place in places
-                if place in run.figures
             }
-            if rows and run.tag not in report.OLD:
-                panels[run.tag] = rows
-        if not panels:
-            continue
+            for run in runs
+            if places[0] in run.figures
+        }
         # In the file, to tell if it shows these results.
         digest = hashlib.sha256(repr(panels).encode()).hexdigest()
         written = io.StringIO()

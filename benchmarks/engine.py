@@ -76,9 +76,10 @@ def measure_peers() -> None:
         WORKLOADS[workload].measure(Effort(*effort), PEERS[peer].make)
         for peer in peers
     ]
-    found = []
     # Peers take turns: each measures its first number, then its second.
-    for numbers in zip(*runs):
-        for peer, (name, value) in zip(peers, numbers):
-            found.append((name, peer, value))
+    found = [
+        (name, peer, value)
+        for numbers in zip(*runs)
+        for peer, (name, value) in zip(peers, numbers)
+    ]
     print(json.dumps(found))

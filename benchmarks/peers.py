@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ class _Held(AbstractContextManager[None]):
 
 
 class _AtomicDict(_Dict):
-    """A `cereggii.AtomicDict`, which is safe in itself."""
+    """A dict that is safe in itself."""
 
     def __init__(self) -> None:
         self._store = import_module('cereggii').AtomicDict()
@@ -183,9 +184,5 @@ PEERS = {
 
 
 def is_missing(package: str) -> bool:
-    """Tell if a package cannot be imported."""
-    try:
-        import_module(package)
-    except ImportError:
-        return True
-    return False
+    """Tell if a package is not installed."""
+    return find_spec(package) is None

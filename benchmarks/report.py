@@ -22,10 +22,8 @@ from benchmarks.peers import PEERS
 from benchmarks.workloads import Effort
 from benchmarks.workloads import WORKLOADS
 
-# Pythons that tables have no column for.
-OLD = ('3.11', '3.12')
-# Pythons where `with` on a Lock has two speeds.
-TWO_SPEEDS = (*OLD, '3.13')
+# Pythons where `with` on a Lock has two speeds, which a Store hides.
+TWO_SPEEDS = ('3.11', '3.12', '3.13')
 
 CALLS = [f'price/{name}' for name in ('get', 'set', 'evict', 'put')]
 BATCHES = [f'batches/{name} of 1,000' for name in ('get_batch', 'put_batch')]
@@ -35,9 +33,13 @@ THREADS = [
     for percent in (0, 10, 50, 100)
 ]
 STORE = [
-    'store/1 thread, 1 Store',
-    'store/8 threads, 1 Store',
-    'store/8 threads, 8 Stores',
+    f'store/{threads}{wait}'
+    for wait in ('', ', 1 ms')
+    for threads in (
+        '1 thread, 1 Store',
+        '8 threads, 1 Store',
+        '8 threads, 8 Stores',
+    )
 ]
 WAITS = [
     f'waits/{mix}: {who} {part}'
@@ -46,7 +48,7 @@ WAITS = [
     for who in ('read', 'write')
 ]
 TORN = 'torn/torn states'
-SCREEN = [*CALLS, *BATCHES, *THREADS[:4], *WAITS[:2], *STORE[::2], TORN]
+SCREEN = [*CALLS, *BATCHES, *THREADS[:4], *WAITS[:2], *STORE[:3:2], TORN]
 
 README = [
     ('8 threads with a `Store` each', STORE[2], 'Lock'),
@@ -102,25 +104,24 @@ class Results(NamedTuple):
         median, least, most = self.figures[place][peer]
         if place.endswith('longest'):
             return most
-        if peer == 'Lock' and self.tag in TWO_SPEEDS:
+        fastest = peer == 'Lock' and self.tag in TWO_SPEEDS
+        if fastest and place not in STORE:
             return most if _is_rate(place) else least
         return median
 
     def ratio(self, place: str, rival: str, lost: str = '**{}**') -> str:
-        """Write how many times better ours is than a rival, or worse."""
+        """Write how many times better ours is than a rival, or worse.
+
+        With the longest waits, write both as well.
+        """
         if rival not in self.figures.get(place, {}):
             return '-'
-        ratio = self.value(place, 'ours') / self.value(place, rival)
-        ratio = ratio if _is_rate(place) else 1 / ratio
-        return (lost if round(ratio, 2) < 1 else '{}').format(number(ratio))
-
-    def comparison(self, place: str, rival: str) -> str:
-        """Write the ratio, and with the longest waits both in milliseconds."""
-        ratio = self.ratio(place, rival)
-        if ratio == '-' or not place.endswith('longest'):
-            return ratio
-        values = (self.value(place, peer) / 1000 for peer in ('ours', rival))
-        return '{} ({} and {} ms)'.format(ratio, *map(number, values))
+        ours, other = (self.value(place, peer) for peer in ('ours', rival))
+        ratio = ours / other if _is_rate(place) else other / ours
+        text = (lost if round(ratio, 2) < 1 else '{}').format(number(ratio))
+        if place.endswith('longest'):
+            text += f' ({number(ours / 1000)} and {number(other / 1000)} ms)'
+        return text
 
 
 def read(files: Iterable[Path]) -> list[Results]:
@@ -133,13 +134,12 @@ def environment(effort: Effort) -> dict[str, str]:
     """Describe where and how this measures."""
     gil = getattr(sys, '_is_gil_enabled', lambda: True)()
     free_threaded = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
-    build = 'free-threaded' if free_threaded else 'default'
     found = {it.name: it.version for it in metadata.distributions()}
     packages = 'readerwriterlock', 'proxystore', 'fasteners', 'cereggii'
     python = f'{platform.python_implementation()} {platform.python_version()}'
     return {
         'tag': '{}.{}'.format(*sys.version_info) + 't' * free_threaded,
-        'python': f'{python} ({build}, GIL {"on" if gil else "off"})',
+        'python': f'{python} (GIL {"on" if gil else "off"})',
         'date': f'{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC',
         'platform': platform.platform(),
         'cpus': str(os.cpu_count()),
@@ -220,48 +220,32 @@ def pages(runs: Sequence[Results]) -> dict[str, str]:
 
 def sections(runs: Sequence[Results]) -> dict[str, str]:
     """Write what pages include, from runs of several Pythons."""
-    new = [run for run in runs if run.tag not in OLD]
-    old = [run for run in runs if run.tag in OLD]
-    head = ['', *(run.tag for run in new)]
+    head = ['', *(run.tag for run in runs)]
     against = {'Lock': '`Lock`', 'ProxyStore': "ProxyStore's"}
     peers = [[name, peer.about] for name, peer in PEERS.items()]
     speed = [
         [f'{what}, against {against[rival]}']
-        + [run.ratio(place, rival) for run in new]
+        + [run.ratio(place, rival) for run in runs]
         for what, place, rival in README
     ]
-    torn = [[peer, *(run.spread(TORN, peer) for run in new)] for peer in PEERS]
-    where = [
-        [name, *(run.about[name] for run in new)]
-        for name in runs[0].about
-        if name != 'tag'
+    torn = [
+        [peer, *(run.spread(TORN, peer) for run in runs)] for peer in PEERS
     ]
     found = {
         'peers': _table(['Name', 'What it is'], peers),
         'readme-speed': _table(head, speed),
         'torn': _table(head, torn),
-        'where': _table(head, where),
     }
-    waits_for = ['sleeps' if 't' in run.tag else 'the GIL' for run in new]
-    tags = ' and '.join(run.tag for run in old)
     for name, rival in (
         ('lock', 'Lock'),
         ('fair', 'RWLockFair'),
         ('none', 'ProxyStore'),
     ):
         rows = [
-            [_label(place)] + [run.comparison(place, rival) for run in new]
+            [_label(place), *(run.ratio(place, rival) for run in runs)]
             for place in (*CALLS, *BATCHES, *THREADS, *STORE, *WAITS)
         ]
-        rows.append(['what our longest waits for', *waits_for])
-        ratios = [
-            f'{_label(place)} '
-            + ' and '.join(run.ratio(place, rival) for run in old)
-            for place in (*CALLS, THREADS[1])
-        ]
         found[name] = _table(head, rows)
-        if old:
-            found[name] += f'\n\nOn {tags}: {", ".join(ratios)}.'
     return found
 
 

@@ -27,22 +27,15 @@ BATCH = 1000
 
 
 class Effort(NamedTuple):
-    """How much work goes into each measurement.
+    """How much work goes into each measurement."""
 
-    Attributes:
-        calls: Calls to time at a stretch. Also bounds what puts store.
-        best_of: Such stretches in one process, of which the best counts.
-        processes: Processes in which to do everything.
-        seconds: Duration of a run of threads. Waits and Stores take four times
-            that: one thread among nine has to wait for its turn of the GIL.
-        batches: Batches of the torn workload.
-    """
-
-    calls: int = 5_000
-    best_of: int = 3
-    processes: int = 10
+    calls: int = 5_000  # Timed at a stretch. Also bounds what puts store.
+    best_of: int = 3  # Such stretches in one process.
+    processes: int = 10  # In which to do everything.
+    # Of a run of threads. Waits and Stores take four times that: one thread
+    # among nine has to wait for its turn of the GIL.
     seconds: float = 0.06
-    batches: int = 50
+    batches: int = 50  # Of the torn workload.
 
 
 QUICK = Effort(calls=1_000, best_of=2, processes=2, seconds=0.01, batches=10)
@@ -217,8 +210,10 @@ def torn(effort: Effort, make: Make) -> Numbers:
     stop = threading.Event()
 
     def read() -> list[int]:
-        seen = [_count(latest[0])]
-        while not stop.is_set():
+        seen = []
+        over = False
+        while not over:  # The last look is at the last connector.
+            over = stop.is_set()
             seen.append(_count(latest[0]))
         return seen
 

@@ -97,6 +97,8 @@ class Worker:
 
     def work(self) -> None:
         """Check what came of the last time, and do each operation."""
+        for error in self.soak.failures:
+            raise error
         # Another one on the same dict, with the same lock.
         self.connector = LocalConnector(
             self.soak.store, include_data_in_config=True
@@ -183,7 +185,7 @@ class Soak:
 
     def work(self) -> None:
         """Use the connector until the end, and fork at times."""
-        while time.monotonic() < self.end and not self.failures:
+        while time.monotonic() < self.end:
             here.armed = False
             try:
                 # Without a condition: on 3.12 and 3.13, an interrupt at the
@@ -221,8 +223,11 @@ class Soak:
         """Handle a signal: raise, or use the connector, until the next one."""
         if random.random() < 0.5:
             raise InterruptError
-        self.arm()
+        # Not always before: an interrupt would end its deadlock.
+        if random.random() < 0.5:
+            self.arm()
         self.use('handlers')
+        self.arm()
 
     def fail(self, uncaught: Any) -> None:
         """Note an error in a thread or a finalizer, to end the soak.
@@ -236,11 +241,6 @@ class Soak:
         else:
             self.failures.append(uncaught.exc_value)
 
-    def check(self) -> None:
-        """Raise the first of these errors."""
-        for error in self.failures:
-            raise error
-
     def fork(self) -> None:
         """Fork, and see that the child can go on."""
 
@@ -248,7 +248,6 @@ class Soak:
             # Without a GIL, CPython itself may stay locked in a child.
             signal.alarm(2 if FREE_THREADED else PATIENCE // 2)
             self.use('children')
-            self.check()
 
         status = fork_inside(call, work)
         hung = FREE_THREADED and os.WIFSIGNALED(status)
@@ -270,7 +269,6 @@ class Soak:
         """Every operation works, and the contents are exactly as implied."""
         gc.disable()
         gc.collect()
-        self.check()
         implied: Model = {}
         for worker in self.workers:
             worker.work()

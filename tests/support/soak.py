@@ -223,11 +223,13 @@ class Soak:
         """Handle a signal: raise, or use the connector, until the next one."""
         if random.random() < 0.5:
             raise InterruptError
-        # Not always before: an interrupt would end its deadlock.
-        if random.random() < 0.5:
+        # An interrupt would end a deadlock of this one.
+        alone = random.random() < 0.5
+        if not alone:
             self.arm()
         self.use('handlers')
-        self.arm()
+        if alone:
+            self.arm()
 
     def fail(self, uncaught: Any) -> None:
         """Note an error in a thread or a finalizer, to end the soak.

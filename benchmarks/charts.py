@@ -57,7 +57,7 @@ Panels = dict[str, dict[str, dict[str, float]]]
 
 
 def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
-    """Draw all charts: names of files, and SVG."""
+    """Draw all charts, of 3.13 and later: names of files, and SVG."""
     for name, (unit, places) in CHARTS.items():
         panels = {
             run.tag: {
@@ -69,7 +69,7 @@ def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
                 for place in places
             }
             for run in runs
-            if places[0] in run.figures
+            if run.tag >= '3.13' and places[0] in run.figures
         }
         # In the file, to tell if it shows these results.
         digest = hashlib.sha256(repr(panels).encode()).hexdigest()

@@ -67,10 +67,14 @@ def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
                     if peer in run.figures[place]
                 }
                 for place in places
+                if place in run.figures
             }
             for run in runs
-            if run.tag >= '3.13' and places[0] in run.figures
+            if run.tag >= '3.13'
         }
+        panels = {tag: rows for tag, rows in panels.items() if rows}
+        if not panels:
+            continue
         # In the file, to tell if it shows these results.
         digest = hashlib.sha256(repr(panels).encode()).hexdigest()
         written = io.StringIO()

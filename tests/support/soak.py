@@ -3,8 +3,8 @@
     python -m tests.support.soak MINUTES [LOCK]
 
 Threads use one connector. Signal handlers raise or use it, exceptions are set
-in threads, finalizers use it, and every thread forks. Handlers and finalizers
-are interrupted like everything else.
+in threads, finalizers use it, and every thread forks. Finalizers are
+interrupted like everything else, and so is every second handler.
 
 Prints what it did. It exits with 1 if an operation was lost or done by half,
 or if the contents in the end are not exactly what the operations imply. If it

@@ -79,6 +79,11 @@ def released() -> memoryview:
     return view
 
 
+class Closed:
+    def __buffer__(self, flags: int) -> memoryview:  # Since 3.12.
+        raise BufferError('it is closed')
+
+
 REFUSED: dict[str, Callable[[], Any]] = {
     'object': lambda: ctypes.py_object('spam'),
     'address of text': lambda: ctypes.c_char_p(b'spam'),
@@ -88,6 +93,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     'function': lambda: ctypes.CFUNCTYPE(None)(bool),
     'structure': lambda: Pointing(5, b'spam'),
     'released memoryview': released,
+    'closed buffer': Closed,
     'text': lambda: 'text',
     'number': lambda: 5,
 }
@@ -103,4 +109,7 @@ def test_what_is_not_bytes_like_raises_type_error(
     message = rf'not {type(value).__name__}: .+\. .*Store serializes'
     with pytest.raises(TypeError, match=message):
         OPERATIONS[write](connector, value)
+    # Nor is it a batch.
+    with pytest.raises(TypeError, match='iterable'):
+        connector.put_batch(value)
     assert len(connector) == 0

@@ -59,8 +59,9 @@ Panels = dict[str, dict[str, dict[str, float]]]
 def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
     """Draw all charts, of 3.13 and later: names of files, and SVG."""
     for name, (unit, places) in CHARTS.items():
-        panels = {
-            run.tag: {
+        panels = {}
+        for run in runs:
+            rows = {
                 place.partition('/')[2]: {
                     peer: run.value(place, peer)
                     for peer in SERIES
@@ -69,10 +70,8 @@ def draw(runs: Sequence[report.Results]) -> Iterator[tuple[str, str]]:
                 for place in places
                 if place in run.figures
             }
-            for run in runs
-            if run.tag >= '3.13'
-        }
-        panels = {tag: rows for tag, rows in panels.items() if rows}
+            if rows and run.tag >= '3.13':
+                panels[run.tag] = rows
         if not panels:
             continue
         # In the file, to tell if it shows these results.

@@ -105,7 +105,7 @@ class _Held(AbstractContextManager[None]):
 
 
 class _AtomicDict(_Dict):
-    """A dict that is safe in itself."""
+    """A `cereggii.AtomicDict`, which is safe in itself."""
 
     def __init__(self) -> None:
         self._store = import_module('cereggii').AtomicDict()
